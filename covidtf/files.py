@@ -9,12 +9,33 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 
 class DataError(ValueError):
     """Bad input data. The message names the file and, where there is one, the row."""
+
+
+def refuse_rows(table: pd.DataFrame, name: str | Path, column: str, bad: pd.Series, wanted: str) -> None:
+    """Raise a `DataError` if any row is bad.
+
+    Args:
+        table: Table as read from a file with a header line.
+        name: The file.
+        column: Column that is wrong.
+        bad: True where it is, one per row.
+        wanted: What the column must be, for the message, which names the first bad row (2 is the first).
+    """
+    if bad.any():
+        position = int(np.flatnonzero(bad.to_numpy())[0])
+        value = table[column].iloc[position]
+        value = value.item() if isinstance(value, np.generic) else value
+        raise DataError(
+            f"{name}: row {position + 2}: `{column}` must be {wanted}. Received: {value!r} "
+            f"({int(bad.sum())} such rows)"
+        )
 
 
 @contextlib.contextmanager
@@ -38,6 +59,11 @@ def atomic(path: str | Path) -> Iterator[Path]:
         # mkstemp makes files private to the user; results are meant to be read by others.
         temporary.chmod(0o644)
         temporary.replace(path)
+    except OSError as error:
+        # A full disk raises from `write`, which does not know the file's name.
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

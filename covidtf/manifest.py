@@ -1,12 +1,13 @@
 """The manifest: one row per image, a schema that is checked, errors that name file and row."""
 
+import csv
 import re
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 
-from covidtf.files import DataError, write_csv
+from covidtf.files import DataError, refuse_rows, write_csv
 
 REQUIRED = (
     "image_id",
@@ -55,9 +56,18 @@ def read(path: str | Path) -> pd.DataFrame:
         DataError: If the file is not a manifest; names the file and the row.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            lines = [line for line in csv.reader(file, strict=True) if line]
+    except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a manifest: {error}") from error
+    header, rows = (lines[0], lines[1:]) if lines else ([], [])
+    if len(set(header)) < len(header):
+        raise DataError(f"{path}: each column may occur once. Received: {header}")
+    # pandas would fill short rows and shift long ones without a word.
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise DataError(f"{path}: row {number}: {len(header)} fields were wanted. Received: {len(row)}")
+    table = pd.DataFrame(rows, columns=header, dtype="str")
     if "age" in table:
         table["age"] = _numbers(table["age"], path)
     return validate(table, path)
@@ -79,22 +89,25 @@ def validate(table: pd.DataFrame, name: str | Path) -> pd.DataFrame:
     Raises:
         DataError: Absent columns, missing values, repeated `image_id`, a `path` that is absolute or leads out
             of its folder, an unknown view or split, a malformed sha256, an augmented row whose original is
-            absent, of another patient or outside train. Names `name` and the first offending row (2 is the
-            first below the header).
+            absent, of another patient or label, or which is in a split other than train, or in train while
+            its original is not. Names `name` and the first offending row (2 is the first below the header).
     """
     absent = [column for column in REQUIRED if column not in table]
     if absent:
         raise DataError(f"{name}: columns {absent} are missing. Received: {list(table.columns)}")
     for column in REQUIRED:
-        _refuse(table, name, column, table[column].isna(), "text, empty where unknown")
+        is_text = table[column].map(lambda value: isinstance(value, str))
+        refuse_rows(table, name, column, ~is_text.astype(bool), "text, empty where unknown")
     for column in ("image_id", "path", "label", "source", "patient_id"):
-        _refuse(table, name, column, table[column] == "", "a value")
-    _refuse(table, name, "image_id", table["image_id"].duplicated(), "a unique value")
-    _refuse(table, name, "path", ~table["path"].map(_is_inside), "a relative path inside its source's folder")
-    _refuse(table, name, "view", ~table["view"].isin(VIEWS), f"one of {VIEWS}")
-    _refuse(table, name, "split", ~table["split"].isin(SPLITS), f"one of {SPLITS}")
+        refuse_rows(table, name, column, table[column] == "", "a value")
+    refuse_rows(table, name, "image_id", table["image_id"].duplicated(), "a unique value")
+    refuse_rows(
+        table, name, "path", ~table["path"].map(_is_inside), "a relative path inside its source's folder"
+    )
+    refuse_rows(table, name, "view", ~table["view"].isin(VIEWS), f"one of {VIEWS}")
+    refuse_rows(table, name, "split", ~table["split"].isin(SPLITS), f"one of {SPLITS}")
     hexadecimal = table["sha256"].map(lambda value: bool(re.fullmatch(r"([0-9a-f]{64})?", value)))
-    _refuse(table, name, "sha256", ~hexadecimal, "64 hexadecimal digits or nothing")
+    refuse_rows(table, name, "sha256", ~hexadecimal, "64 hexadecimal digits or nothing")
     return _validate_augmented(table, name)
 
 
@@ -104,24 +117,18 @@ def _validate_augmented(table: pd.DataFrame, name: str | Path) -> pd.DataFrame:
         return table
     originals = table.loc[~augmented].set_index("image_id")
     known = table["parent_id"].isin(originals.index)
-    _refuse(table, name, "parent_id", augmented & ~known, "the image_id of an original in the same manifest")
+    refuse_rows(
+        table, name, "parent_id", augmented & ~known, "the image_id of an original in the same manifest"
+    )
     parents = originals.reindex(table["parent_id"])
     for column in ("patient_id", "label"):
         differs = augmented & (parents[column].to_numpy() != table[column].to_numpy())
-        _refuse(table, name, column, differs, f"the {column} of its original")
+        refuse_rows(table, name, column, differs, f"the {column} of its original")
     outside = augmented & ~table["split"].isin(("", "train"))
-    _refuse(table, name, "split", outside, "train, because augmented images never leave it")
+    refuse_rows(table, name, "split", outside, "train, because augmented images never leave it")
+    alone = augmented & (table["split"] == "train") & (parents["split"].to_numpy() != "train")
+    refuse_rows(table, name, "split", alone, "empty, because the original is not in train")
     return table
-
-
-def _refuse(table: pd.DataFrame, name: str | Path, column: str, bad: pd.Series, wanted: str) -> None:
-    if bad.any():
-        position = int(np.flatnonzero(bad.to_numpy())[0])
-        value = table[column].iloc[position]
-        raise DataError(
-            f"{name}: row {position + 2}: `{column}` must be {wanted}. Received: {value!r} "
-            f"({int(bad.sum())} such rows)"
-        )
 
 
 def _is_inside(path: str) -> bool:
@@ -132,5 +139,5 @@ def _is_inside(path: str) -> bool:
 def _numbers(values: pd.Series, name: str | Path) -> pd.Series:
     numbers = pd.to_numeric(values.replace("", np.nan), errors="coerce")
     bad = numbers.isna() & (values != "")
-    _refuse(pd.DataFrame({"age": values}), name, "age", bad, "a number of years or nothing")
+    refuse_rows(pd.DataFrame({"age": values}), name, "age", bad, "a number of years or nothing")
     return numbers.astype(float)
