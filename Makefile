@@ -1,0 +1,40 @@
+# A machine with Python 3.11, make and git is enough; everything else goes into .venv.
+PYTHON ?= python3.11
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help install reproduce test lint lab clean
+
+help:
+	@echo "make reproduce   phantoms -> networks -> report, without a question (about 10 minutes on 2 cores)"
+	@echo "make test        the whole test suite, every notebook once in smoke size"
+	@echo "make lab         JupyterLab on the notebooks"
+	@echo "make lint        ruff, and notebooks without outputs"
+
+install: $(VENV)/installed
+
+# Stamped last, so that an interrupted installation is taken up again.
+$(VENV)/installed: requirements.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is wanted: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	$(RUN) -m uv pip install --python $(RUN) -r requirements.txt
+	$(RUN) -m uv pip install --python $(RUN) --no-deps --editable .
+	@touch $@
+
+reproduce: install
+	$(RUN) -m covidtf reproduce notebooks/params/phantom-xray.yaml
+
+test: install
+	$(RUN) -m pytest
+
+lint: install
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+
+lab: install
+	cd notebooks && ../$(VENV)/bin/jupyter lab
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,74 @@
+"""Headless commands: `python -m covidtf reproduce | publish | docs`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from covidtf.files import DataError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 0 on success, 1 on bad data or a failed notebook, 2 on bad arguments."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except (DataError, ValueError, OSError) as error:
+        print(f"covidtf: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m covidtf", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    reproduce = commands.add_parser("reproduce", help="run an experiment's notebooks in order")
+    reproduce.add_argument("params", type=Path, metavar="PARAMS.yaml")
+    reproduce.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter"
+    )
+    reproduce.add_argument("--out", help="working folder (default: runs)")
+    reproduce.set_defaults(command=_reproduce)
+    publish = commands.add_parser("publish", help="copy what may be committed into results/")
+    publish.add_argument("folder", type=Path, metavar="runs/EXPERIMENT")
+    publish.set_defaults(command=_publish)
+    docs = commands.add_parser("docs", help="write the numbers of results/ into README and cards")
+    docs.set_defaults(command=_docs)
+    return parser
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    # Imported here: papermill takes a second that `--help` and `docs` need not wait for.
+    from papermill import PapermillExecutionError
+
+    from covidtf import report, reproduce
+
+    out = str(Path(options.out).resolve()) if options.out else None
+    try:
+        configs = reproduce.run(options.params, dict(options.p), out)
+    except PapermillExecutionError as error:
+        print(
+            f"covidtf: a notebook failed at cell {error.exec_count}: {error.ename}: {error.evalue}",
+            file=sys.stderr,
+        )
+        return 1
+    print(report.summary_text(configs[-1].experiment_folder))
+    return 0
+
+
+def _publish(options: argparse.Namespace) -> int:
+    from covidtf import config, runs
+
+    written = runs.publish(options.folder, config.ROOT / "results" / options.folder.resolve().name)
+    print(f"{len(written)} files under results/{options.folder.resolve().name}")
+    return 0
+
+
+def _docs(options: argparse.Namespace) -> int:
+    from covidtf import report
+
+    for path in report.update_documents():
+        print(f"updated {path.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,236 @@
+"""Settings of each step: frozen dataclasses whose types and choices are checked before anything starts."""
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import ClassVar, Literal, get_args, get_origin
+
+import pandas as pd
+
+from covidtf.files import DataError
+
+ROOT = Path(__file__).resolve().parents[1]
+# Settings that say where things lie on one machine; they decide no result and enter no published file.
+PLACES = ("experiment", "out", "data_folder")
+
+
+def _at_least(default: float, minimum: float) -> float:
+    return field(default=default, metadata={"minimum": minimum})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What every step needs: names of the experiment and of the output folder, the seed, the size.
+
+    Args:
+        experiment: Name of the experiment, the folder under `out`.
+        out: Working folder; relative paths start at the repository's root.
+        seed: Seed of everything random in the step.
+        smoke: Shrink the step to seconds. Smoke output goes to `<out>/smoke` and is never published.
+    Raises:
+        ValueError: A value of the wrong type, outside its choices or below its minimum.
+    """
+
+    step: ClassVar[str] = ""
+    reads: ClassVar[tuple[str, ...]] = ()
+    smoke_values: ClassVar[dict[str, object]] = {}
+
+    experiment: str = field(default="phantom-xray", metadata={"pattern": r"[A-Za-z0-9][A-Za-z0-9._-]*"})
+    out: str = "runs"
+    seed: int = _at_least(0, 0)
+    smoke: bool = False
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            _check(type(self).__name__, item, getattr(self, item.name))
+            if item.type is float:
+                # 1 and 1.0 are the same setting and must give the same digest.
+                object.__setattr__(self, item.name, float(getattr(self, item.name)))
+        if self.smoke:
+            for name, value in self.smoke_values.items():
+                # A dataclass is frozen for its users; this is still its construction.
+                object.__setattr__(self, name, value)
+
+    @property
+    def experiment_folder(self) -> Path:
+        """`<out>/<experiment>`, or `<out>/smoke/<experiment>`."""
+        base = ROOT / Path(self.out).expanduser()
+        return (base / "smoke" if self.smoke else base) / self.experiment
+
+    @property
+    def folder(self) -> Path:
+        """Folder this step writes to."""
+        return self.experiment_folder / self.step
+
+    def table(self) -> pd.DataFrame:
+        """The settings as a table with one row each, for the notebook's fourth cell."""
+        return pd.DataFrame({"value": asdict(self)}).rename_axis("parameter")
+
+    def digest(self) -> str:
+        """Hex sha256 of the settings that decide the result; where it is written does not."""
+        values = {key: value for key, value in asdict(self).items() if key not in PLACES}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Config):
+    """Notebook 01: which X-rays, how they are prepared, how they are split.
+
+    Args:
+        data_folder: Folder that holds the public data sets under their own names (links are fine); `""`
+            is the environment variable `COVIDTF_DATA`. Phantoms need none.
+        dataset: `sample` is covid-chestxray-dataset with ChestX-ray14; `v1` and `v3` are COVID-XRay-5K
+            rebuilt from its sources, `released` the authors' own archive.
+        missing: For `v3`, what to do when listed files are absent or altered.
+        file_list: For `v1`, a list drawn earlier, to use again; `""` draws one.
+        strict: Drop train images whose patient, source URL or duplicate is in test.
+        crop: `center` is the published code's short side and centre crop; `resize` a plain resize.
+        test_fraction: Share of patients in test where no split is published.
+        patients: Phantoms to make, or real patients per label to keep; 0 keeps all.
+        shortcut: Give the phantoms' classes different scanner styles.
+    """
+
+    step: ClassVar[str] = "01_xray_dataset"
+    smoke_values: ClassVar[dict[str, object]] = {"patients": 24}
+
+    data_folder: str = ""
+    dataset: Literal["phantom", "sample", "v1", "v3", "released"] = "phantom"
+    missing: Literal["stop", "go on"] = "stop"
+    file_list: str = ""
+    strict: bool = False
+    crop: Literal["center", "resize"] = "center"
+    test_fraction: float = _at_least(0.3, 0.05)
+    patients: int = _at_least(300, 0)
+    shortcut: bool = False
+
+    @property
+    def source_folder(self) -> Path:
+        """Folder of the public data sets.
+
+        Raises:
+            DataError: None is named, or it does not exist.
+        """
+        named = self.data_folder or os.environ.get("COVIDTF_DATA", "")
+        if not named:
+            raise DataError(
+                f"dataset {self.dataset!r} needs public images: set `data_folder` or COVIDTF_DATA to a "
+                "folder that holds covid-chestxray-dataset/, CheXpert-v1.0-small/ or ChestX-ray14/"
+            )
+        folder = ROOT / Path(named).expanduser()
+        if not folder.is_dir():
+            raise DataError(f"{named}: no such folder; `data_folder` or COVIDTF_DATA names it")
+        return folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig(Config):
+    """Notebook 03: more COVID-19 images for train, and how the classes are balanced in an epoch.
+
+    Args:
+        recipe: `released` is what the published images show, `paper` what its text says.
+        factor: Images per original afterwards, the original counted.
+        balance: Repeat the rarer class or leave out images of the other one.
+        ratio: COVID-19 images per non-COVID image that `balance` aims at.
+    """
+
+    step: ClassVar[str] = "03_augmentation"
+    reads: ClassVar[tuple[str, ...]] = ("01_xray_dataset",)
+
+    recipe: Literal["released", "paper", "none"] = "released"
+    factor: int = _at_least(5, 1)
+    balance: Literal["none", "oversample", "undersample"] = "none"
+    ratio: float = _at_least(1.0, 0.01)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Config):
+    """Notebook 04: one network, one run.
+
+    Args:
+        data: Step whose prepared data set is trained on.
+        network: Name in `covidtf.networks.NETWORKS`.
+        weights: `none` starts at random; otherwise the folder of an earlier run of the same network.
+        epochs: Passes over train.
+        head_epochs: How many of these, at first, train the last layer alone; all is the paper's recipe.
+        batch_size: Images per step.
+        optimizer: `adam`, or `sgd` with momentum 0.9.
+        learning_rate: Constant over the run.
+        mixed_precision: 16-bit arithmetic where the device is faster with it.
+    """
+
+    step: ClassVar[str] = "04_transfer_learning"
+    reads: ClassVar[tuple[str, ...]] = ("01_xray_dataset", "03_augmentation")
+    smoke_values: ClassVar[dict[str, object]] = {"epochs": 1, "head_epochs": 0}
+
+    data: Literal["01_xray_dataset", "03_augmentation"] = "03_augmentation"
+    network: Literal["ResNet18", "SqueezeNet1_0"] = "ResNet18"
+    weights: str = "none"
+    epochs: int = _at_least(100, 1)
+    head_epochs: int = _at_least(0, 0)
+    batch_size: int = _at_least(20, 1)
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: float = _at_least(1e-4, 1e-9)
+    mixed_precision: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.head_epochs > self.epochs:
+            raise ValueError(
+                f"`head_epochs` must be at most `epochs`. Received: {self.head_epochs} > {self.epochs}"
+            )
+
+    @property
+    def run_id(self) -> str:
+        """`<network>-seed<seed>-<first eight digits of the settings' sha256>`."""
+        return f"{self.network}-seed{self.seed}-{self.digest()[:8]}"
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.experiment_folder / self.run_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig(Config):
+    """Notebook 06: any number of runs, from their predictions alone.
+
+    Args:
+        run_ids: Run folders of the experiment, separated by spaces; `*` takes all there are.
+        rule: How the cut-off threshold is chosen on val: `youden` or `sensitivity>=0.95` (any share).
+        draws: Bootstrap draws of patients.
+    """
+
+    step: ClassVar[str] = "06_report"
+    reads: ClassVar[tuple[str, ...]] = ("01_xray_dataset", "03_augmentation", "04_transfer_learning")
+    smoke_values: ClassVar[dict[str, object]] = {"draws": 100}
+
+    run_ids: str = "*"
+    rule: str = field(default="youden", metadata={"pattern": r"youden|sensitivity>=(0?\.\d+|1(\.0)?)"})
+    draws: int = _at_least(2000, 50)
+
+
+CONFIGS = {config.step: config for config in (DataConfig, AugmentConfig, TrainConfig, ReportConfig)}
+
+
+def _check(owner: str, item, value: object) -> None:
+    wanted = item.type
+    if get_origin(wanted) is Literal:
+        if value not in get_args(wanted):
+            raise ValueError(f"{owner}: `{item.name}` must be one of {get_args(wanted)}. Received: {value!r}")
+        return
+    # bool is an int to Python, and papermill's "false" is a true string: neither may pass for the other.
+    right = type(value) is wanted or (wanted is float and type(value) is int)
+    if not right:
+        raise ValueError(
+            f"{owner}: `{item.name}` must be {wanted.__name__}. Received: {value!r} ({type(value).__name__})"
+        )
+    pattern = item.metadata.get("pattern")
+    if pattern is not None and not re.fullmatch(pattern, value):
+        raise ValueError(f"{owner}: `{item.name}` must match {pattern!r}. Received: {value!r}")
+    minimum = item.metadata.get("minimum")
+    # `not >=` also refuses NaN.
+    if minimum is not None and not value >= minimum:
+        raise ValueError(f"{owner}: `{item.name}` must be at least {minimum}. Received: {value!r}")

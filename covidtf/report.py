@@ -1,0 +1,154 @@
+"""Result tables as people read them: in notebooks, at the end of a run, in README and cards."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from covidtf.config import ROOT
+from covidtf.files import DataError, atomic
+
+DOCUMENTS = ("README.md", "REPRODUCING.md", "MODEL_CARD.md", "DATA_CARD.md")
+RESULTS = ROOT / "results"
+_BLOCK = re.compile(r"(<!-- from: (?P<key>[^>]+?) -->)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
+
+
+def readable(results: pd.DataFrame) -> pd.DataFrame:
+    """A results table with each metric and its interval in one cell.
+
+    Args:
+        results: Columns of `evaluation.comparison` and `network`, one row per run.
+    Returns:
+        Columns Network, Test images (patients), COVID-19, AUROC, Threshold, Sensitivity, Specificity; metrics
+        as `value (low to high)`, 95 % CI by bootstrap over patients.
+    """
+    table = pd.DataFrame({"Network": results["network"]})
+    table["Test images (patients)"] = [
+        f"{n} ({p})" for n, p in zip(results["n"], results["patients"], strict=True)
+    ]
+    table["COVID-19"] = results["positives"]
+    table["AUROC"] = _with_interval(results, "auroc")
+    table["Threshold"] = results["threshold"].map("{:.3f}".format)
+    table["Sensitivity"] = _with_interval(results, "sensitivity")
+    table["Specificity"] = _with_interval(results, "specificity")
+    return table
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table in Markdown, text as it is.
+
+    >>> print(markdown(pd.DataFrame({"n": [2], "what": ["x"]})))
+    | n | what |
+    |---|---|
+    | 2 | x |
+    """
+    rows = [list(table.columns), *table.astype(str).to_numpy().tolist()]
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(table.columns), *lines[1:]])
+
+
+def summary_text(experiment_folder: Path) -> str:
+    """What `reproduce` prints last: the table of results and where the figures are.
+
+    Raises:
+        DataError: If the experiment has no report.
+    """
+    folder = experiment_folder / "06_report"
+    table = readable(_read(folder / "results.csv"))
+    figures = "\n".join(f"  {path}" for path in sorted(folder.glob("*.png")))
+    return (
+        f"\n{experiment_folder.name}: test split, threshold chosen on val, 95 % CI by bootstrap over patients"
+        f"\n\n{markdown(table)}\n\nFigures:\n{figures}\nTables and the executed notebook: {folder}"
+    )
+
+
+def update_documents(check: bool = False) -> list[Path]:
+    """Fill every `<!-- from: KEY -->...<!-- end -->` of the documents from the files under results/.
+
+    Keys: `results EXPERIMENT`, `within SOURCE of EXPERIMENT`, `csv PATH`, `value EXPERIMENT NETWORK COLUMN`,
+    `benchmark NAME`.
+
+    Args:
+        check: Write nothing, only tell.
+    Returns:
+        Documents that differ from the files.
+    Raises:
+        DataError: An unknown key, or one whose file is absent; names the document.
+    """
+    changed = []
+    for path in (ROOT / name for name in DOCUMENTS):
+        before = path.read_text(encoding="utf-8")
+        after = _BLOCK.sub(lambda match, path=path: _filled(match, path), before)
+        if after != before:
+            changed.append(path)
+            if not check:
+                with atomic(path) as temporary:
+                    temporary.write_text(after, encoding="utf-8")
+    return changed
+
+
+def _filled(match: re.Match, path: Path) -> str:
+    name, *words = match["key"].split()
+    if name not in _KEYS:
+        raise DataError(
+            f"{path.name}: a key must start with one of {sorted(_KEYS)}. Received: {match['key']!r}"
+        )
+    try:
+        text = _KEYS[name](*words)
+    except (DataError, OSError, KeyError, TypeError) as error:
+        raise DataError(f"{path.name}: {match['key']!r} cannot be filled: {error}") from error
+    return f"{match[1]}{text}{match[4]}"
+
+
+def _results(experiment: str) -> str:
+    return f"\n{markdown(readable(_read(RESULTS / experiment / '06_report' / 'results.csv')))}\n"
+
+
+def _within(source: str, _of: str, experiment: str) -> str:
+    table = _read(RESULTS / experiment / "06_report" / "within_source.csv")
+    rows = readable(table[table["source"] == source])
+    if rows.empty:
+        raise DataError(f"no source {source!r}. Received: {sorted(set(table['source']))}")
+    return f"\n{markdown(rows)}\n"
+
+
+def _csv(path: str) -> str:
+    return f"\n{markdown(pd.read_csv(ROOT / path, dtype=str, keep_default_na=False))}\n"
+
+
+def _value(experiment: str, network: str, column: str) -> str:
+    table = _read(RESULTS / experiment / "06_report" / "results.csv")
+    rows = table[table["network"].str.replace(" ", "-") == network]
+    if len(rows) != 1:
+        raise DataError(f"one run of {network!r} was wanted. Received: {table['network'].tolist()}")
+    value = rows[column].iloc[0]
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _benchmark(name: str) -> str:
+    table = pd.read_csv(ROOT / "benchmarks" / "results.csv")
+    rows = table[table["name"] == name]
+    if rows.empty:
+        raise DataError(f"no benchmark {name!r}. Received: {sorted(set(table['name']))}")
+    return f"{rows['value'].iloc[-1]:.3g}"
+
+
+_KEYS: dict[str, Callable[..., str]] = {
+    "results": _results,
+    "within": _within,
+    "csv": _csv,
+    "value": _value,
+    "benchmark": _benchmark,
+}
+
+
+def _with_interval(results: pd.DataFrame, name: str) -> list[str]:
+    cells = results[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
+    return ["cannot be told" if pd.isna(v) else f"{v:.3f} ({lo:.3f} to {hi:.3f})" for v, lo, hi in cells]
+
+
+def _read(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise DataError(f"{path}: no such table; run notebook 06")
+    return pd.read_csv(path)

@@ -1,0 +1,163 @@
+"""Notebooks: their form, their parameters, and one headless run of each in smoke size."""
+
+import ast
+import re
+from dataclasses import fields
+from itertools import pairwise
+from pathlib import Path
+from typing import get_args
+
+import nbformat
+import pytest
+import yaml
+
+from covidtf import reproduce, runs
+from covidtf.__main__ import main
+from covidtf.config import CONFIGS, ROOT, ReportConfig
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+EXPERIMENTS = sorted((ROOT / "notebooks" / "params").glob("*.yaml"))
+PHANTOM, SAMPLE = (ROOT / "notebooks" / "params" / f"{name}.yaml" for name in ("phantom-xray", "xray-sample"))
+by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code_cells(path: Path) -> list:
+    """Code cells of a notebook, in order."""
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def parameters_cell(path: Path):
+    """The one cell tagged `parameters`."""
+    (cell,) = [cell for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", [])]
+    return cell
+
+
+def test_every_step_has_its_notebook():
+    """The settings classes and the notebooks name the same steps."""
+    assert [path.stem for path in NOTEBOOKS] == sorted(CONFIGS)
+
+
+@by_name
+def test_notebook_is_stripped(path):
+    """No outputs, no execution counts, no traces of papermill, and valid as the format says."""
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    for cell in notebook.cells:
+        assert set(cell.metadata) <= {"tags"}
+        assert "injected-parameters" not in cell.metadata.get("tags", [])
+        assert cell.cell_type != "code" or (not cell.outputs and cell.execution_count is None)
+
+
+@by_name
+def test_notebook_has_the_agreed_form(path):
+    """Head, imports, parameters, settings; text before code; short cells; no definitions or own paths."""
+    cells = nbformat.read(path, as_version=4).cells
+    number, _ = path.stem.split("_", 1)
+    assert cells[0].source.startswith(f"# {number} · ")
+    for word in ("Question", "Reads", "Writes", "Makes", "Time"):
+        assert f"**{word}.**" in cells[0].source
+    assert [cell.cell_type for cell in cells[:4]] == ["markdown", "code", "code", "code"]
+    assert "parameters" in cells[2].metadata.get("tags", [])
+    assert "Config(" in cells[3].source
+    assert 12 <= len(cells) <= 30
+    for before, cell in pairwise(cells[3:]):
+        assert cell.cell_type != "code" or before.cell_type == "markdown"
+    assert any(cell.source.startswith("## Result") for cell in cells)
+    assert "version(name)" in cells[-1].source
+    for cell in code_cells(path):
+        assert len(cell.source.splitlines()) <= 25
+        assert not re.search(r"^\s*[!%]|filterwarnings|[\"'](/|~|[A-Z]:\\)", cell.source, re.MULTILINE)
+        kinds = (ast.FunctionDef, ast.ClassDef, ast.Lambda)
+        assert not any(isinstance(node, kinds) for node in ast.walk(ast.parse(cell.source)))
+
+
+@by_name
+def test_parameters_are_those_of_the_settings(path):
+    """Names, types and defaults in the notebook are the dataclass's; every line is commented."""
+    source = parameters_cell(path).source
+    assert all(re.search(r"  # \S", line) for line in source.splitlines())
+    found = {
+        node.target.id: (node.annotation.id, ast.literal_eval(node.value)) for node in ast.parse(source).body
+    }
+    kinds = {
+        item.name: type(get_args(item.type)[0]) if get_args(item.type) else item.type
+        for item in fields(CONFIGS[path.stem])
+    }
+    wanted = {item.name: (kinds[item.name].__name__, item.default) for item in fields(CONFIGS[path.stem])}
+    assert found == wanted
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_experiments_can_be_planned(path):
+    """Every experiment file has known steps and parameters, its experiment's name, and ends in a report."""
+    configs = reproduce.plan(path, {})
+    assert configs[0].experiment == path.stem
+    assert isinstance(configs[-1], ReportConfig)
+
+
+@pytest.fixture(scope="module")
+def smoke_run(tmp_path_factory):
+    """The phantom experiment in smoke size, run once through papermill for all tests below."""
+    out = tmp_path_factory.mktemp("out")
+    assert main(["reproduce", str(PHANTOM), "-p", "smoke", "true", "--out", str(out)]) == 0
+    return out
+
+
+def test_smoke_run_makes_every_table_and_figure(smoke_run):
+    """Each notebook ran to its end, and the report holds a row per run and its figures in three formats."""
+    folder = smoke_run / "smoke" / "phantom-xray"
+    found = runs.find(folder)
+    assert [run.name for run in found] == ["ResNet18", "SqueezeNet 1.0", "mean and std (no network)"]
+    for step in [path.parent for path in folder.rglob("step.json")]:
+        assert (step / "notebook.ipynb").is_file()
+    assert len(list(folder.rglob("step.json"))) == 5
+    for name in ("roc", "precision_recall", "confusion", "thresholds", "auroc"):
+        for ending in ("svg", "pdf", "png"):
+            assert (folder / "06_report" / f"{name}.{ending}").stat().st_size > 0
+
+
+def test_executed_notebooks_hold_no_noise(smoke_run):
+    """What libraries log at their start does not land in notebooks; there are progress bars only."""
+    for path in (smoke_run / "smoke" / "phantom-xray").rglob("notebook.ipynb"):
+        for cell in code_cells(path):
+            for output in cell.outputs:
+                if output.get("name") == "stderr":
+                    assert all("|" in line for line in output.text.splitlines() if line.strip())
+
+
+def test_finished_experiment_is_skipped_and_smoke_is_never_published(
+    smoke_run, capsys, monkeypatch, tmp_path
+):
+    """A second call runs no notebook and prints the same table; publishing smoke runs is refused."""
+    arguments = ["reproduce", str(PHANTOM), "-p", "smoke", "true"]
+    assert main([*arguments, "--out", str(smoke_run)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("nothing changed, skipped") == 5
+    assert "| ResNet18 |" in printed
+    monkeypatch.setattr("covidtf.config.ROOT", tmp_path)
+    assert main(["publish", str(smoke_run / "smoke" / "phantom-xray")]) == 1
+    assert "smoke run is never published" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
+def test_real_sample_in_smoke_size(real_data, tmp_path):
+    """The real X-rays pass through every notebook: sources, split, augmentation, training, report."""
+    experiment = yaml.safe_load(SAMPLE.read_text())
+    networks = [step for step in experiment["steps"] if "04_transfer_learning" in step]
+    experiment["steps"].remove(networks[0])
+    path = tmp_path / "xray-sample.yaml"
+    path.write_text(yaml.safe_dump(experiment))
+    overrides = {"smoke": "true", "data_folder": str(real_data)}
+    reproduce.run(path, overrides, str(tmp_path / "out"))
+    found = runs.find(tmp_path / "out" / "smoke" / "xray-sample")
+    assert [run.name for run in found] == ["SqueezeNet 1.0", "mean and std (no network)"]
+    sources = set(found[0].predictions["source"])
+    assert sources == {"covid-chestxray-dataset", "ChestX-ray14"}
+
+
+def test_command_is_recorded_without_private_paths(smoke_run):
+    """The provenance tells how to run it again and names no folder of the user's."""
+    record = runs.find(smoke_run / "smoke" / "phantom-xray")[0].provenance
+    assert record["command"].startswith("python -m covidtf reproduce notebooks/params/phantom-xray.yaml")
+    assert str(smoke_run) not in str(record)

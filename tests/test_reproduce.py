@@ -1,0 +1,130 @@
+"""The runner: refuses before it starts, skips what has not changed, goes on after a crash."""
+
+import nbformat
+import pytest
+import yaml
+
+from covidtf import reproduce
+from covidtf.__main__ import main
+from covidtf.files import DataError
+
+EXPERIMENT = {
+    "experiment": "tiny",
+    "parameters": {"seed": 3},
+    "steps": [
+        {"01_xray_dataset": {"patients": 30}},
+        {"03_augmentation": {"factor": 2}},
+        {"04_transfer_learning": {"network": "ResNet18", "epochs": 2}},
+        {"04_transfer_learning": {"network": "SqueezeNet1_0", "epochs": 2}},
+        "06_report",
+    ],
+}
+
+
+@pytest.fixture
+def params(tmp_path):
+    """A valid experiment file."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(EXPERIMENT))
+    return path
+
+
+def test_plan_merges_parameters_in_order(params):
+    """The command line wins, each step takes what it knows, the report reads this plan's runs."""
+    data, augment, first, second, report = reproduce.plan(params, {"epochs": "5"}, out="elsewhere")
+    assert (data.seed, data.patients, augment.factor) == (3, 30, 2)
+    assert (first.epochs, second.epochs) == (5, 5)
+    assert {step.out for step in (data, augment, first, second, report)} == {"elsewhere"}
+    assert report.run_ids.split() == [first.run_id, second.run_id, reproduce.BASELINE]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"epoch": "5"}, "no step has parameters .'epoch'.. Known are .*epochs"),
+        ({"epochs": "many"}, "`epochs` must be int. Received: 'many'"),
+        ({"smoke": "'false'"}, "`smoke` must be bool"),
+    ],
+)
+def test_wrong_parameters_stop_before_anything_starts(params, overrides, message, tmp_path):
+    """A misspelt or wrongly typed parameter is an error, and no folder has been made."""
+    with pytest.raises(ValueError, match=message):
+        reproduce.run(params, overrides, str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_command_line_false_is_false(params):
+    """`-p smoke false` gives the boolean, not papermill's truthy string."""
+    assert reproduce.plan(params, {"smoke": "false"})[0].smoke is False
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "steps: []",
+        "experiment: a\nsteps: [09_absent]",
+        "experiment: [",
+        "experiment: a\nsteps: []\nseed: 1",
+    ],
+)
+def test_malformed_experiment_files_are_named(tmp_path, text):
+    """Anything that is not an experiment file ends in an error with the file's name."""
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"broken\.yaml"):
+        reproduce.plan(path, {})
+
+
+def test_command_line_reports_errors_without_a_traceback(params, capsys):
+    """Exit code 1 and one line on standard error."""
+    assert main(["reproduce", str(params), "-p", "epoch", "5"]) == 1
+    assert capsys.readouterr().err.startswith("covidtf: ")
+
+
+@pytest.fixture
+def counting_notebooks(tmp_path, monkeypatch):
+    """Notebooks that write a file, fail where a file `stop` lies beside them, and need no TensorFlow."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for step in ("01_xray_dataset", "03_augmentation", "04_transfer_learning", "06_report"):
+        notebook = nbformat.v4.new_notebook()
+        parameters = nbformat.v4.new_code_cell("seed = 0", metadata={"tags": ["parameters"]})
+        work = nbformat.v4.new_code_cell(
+            "from pathlib import Path\n"
+            f"assert not Path('stop-{step}').exists(), 'told to stop'\n"
+            f"folder = Path(out) / experiment / ({step!r} if {step!r}[:2] != '04' else network)\n"
+            "Path('log').open('a').write(f'{folder.name} ')"
+        )
+        notebook.cells = [parameters, work]
+        nbformat.write(notebook, folder / f"{step}.ipynb")
+    monkeypatch.setattr(reproduce, "NOTEBOOKS", folder)
+    return folder
+
+
+def test_unchanged_steps_are_skipped_and_a_crash_is_continued(params, counting_notebooks, tmp_path, capsys):
+    """A second run starts nothing, a changed parameter what depends on it; a crash goes on in place."""
+    out, log = str(tmp_path / "out"), counting_notebooks / "log"
+    (counting_notebooks / "stop-06_report").touch()
+    assert main(["reproduce", str(params), "--out", out]) == 1
+    assert "told to stop" in capsys.readouterr().err
+    assert log.read_text().split() == ["01_xray_dataset", "03_augmentation", "ResNet18", "SqueezeNet1_0"]
+
+    (counting_notebooks / "stop-06_report").unlink()
+    reproduce.run(params, {}, out)
+    assert log.read_text().split()[4:] == ["06_report"]
+
+    reproduce.run(params, {}, out)
+    assert len(log.read_text().split()) == 5
+
+    reproduce.run(params, {"factor": "3"}, out)
+    assert log.read_text().split()[5:] == ["03_augmentation", "ResNet18", "SqueezeNet1_0", "06_report"]
+
+
+def test_lost_output_is_made_again(params, counting_notebooks, tmp_path):
+    """A step whose written files are gone or of another size runs again."""
+    out, log = tmp_path / "out", counting_notebooks / "log"
+    reproduce.run(params, {}, str(out))
+    (out / "tiny" / "06_report" / "notebook.ipynb").unlink()
+    reproduce.run(params, {}, str(out))
+    assert log.read_text().split()[5:] == ["06_report"]

@@ -1,0 +1,81 @@
+"""Run folders: complete or refused, and only what may be public is published."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from covidtf import predictions, runs
+from covidtf.config import ROOT, TrainConfig
+from covidtf.files import DataError, write_csv
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """An experiment folder with one complete run, an image array, weights and an executed data notebook."""
+    config = TrainConfig(out=str(tmp_path), epochs=1)
+    folder = config.folder
+    table = pd.DataFrame({"image_id": ["a/1", "a/2"], "patient_id": ["a:007", "a:8"], "label": ["x", "y"]})
+    table = table.assign(case_id="", source="a", view="PA", finding="", split="test")
+    table = table.assign(score_x=[0.75, 0.25], score_y=[0.25, 0.75])
+    predictions.write(table, folder / "predictions.csv")
+    (folder / "best.weights.h5").write_bytes(b"weights")
+    (folder / "roc.png").write_bytes(b"png")
+    (folder / "roc.svg").write_text("<svg/>")
+    inputs = {"predictions": folder / "predictions.csv"}
+    runs.write(config, folder, runs.provenance(config, inputs, 1.0, device="cpu"))
+    tables = config.experiment_folder / "01_xray_dataset" / "tables"
+    write_csv(pd.DataFrame({"n": [2]}), tables / "counts.csv")
+    (tables.parent / "notebook.ipynb").write_text("{}")
+    (tables.parent / "manifest.csv").write_text("image_id\n")
+    return config.experiment_folder
+
+
+def test_read_gives_back_what_was_written(experiment):
+    """Settings and predictions survive; numbers that are names stay text."""
+    (run,) = runs.find(experiment)
+    assert run.name == "ResNet18"
+    assert run.config["epochs"] == 1
+    assert "out" not in run.config
+    assert run.predictions["patient_id"].tolist() == ["a:007", "a:8"]
+
+
+def test_altered_predictions_are_refused(experiment):
+    """Predictions that are not those of the record are an error that names the file."""
+    (run,) = runs.find(experiment)
+    with (experiment / run.run_id / "predictions.csv").open("a") as file:
+        file.write("a/3,,x\n")
+    with pytest.raises(DataError, match=r"predictions\.csv: sha256 must be"):
+        runs.find(experiment)
+
+
+def test_absent_runs_are_an_error(experiment, tmp_path):
+    """Neither a named run that is absent nor an empty folder passes for a result."""
+    with pytest.raises(DataError, match="not a complete run"):
+        runs.find(experiment, "ResNet18-absent")
+    with pytest.raises(DataError, match="no complete run"):
+        runs.find(tmp_path / "empty")
+
+
+def test_publish_leaves_images_and_weights_behind(experiment, tmp_path):
+    """Tables, records and curves go to results/; weights, bitmaps, manifests and data notebooks do not."""
+    target = tmp_path / "results" / "phantom-xray"
+    published = {str(path.relative_to(target)) for path in runs.publish(experiment, target)}
+    run_id = TrainConfig(epochs=1).run_id
+    wanted = {f"{run_id}/{name}" for name in ("config.json", "provenance.json", "predictions.csv", "roc.svg")}
+    assert published == wanted | {"01_xray_dataset/tables/counts.csv"}
+
+
+@pytest.mark.parametrize("change", ["smoke", "path"])
+def test_publish_refuses_smoke_runs_and_private_paths(experiment, tmp_path, change):
+    """What is in results/ before a refused publication stays as it was."""
+    target = tmp_path / "results" / "phantom-xray"
+    runs.publish(experiment, target)
+    before = sorted(path.name for path in target.rglob("*"))
+    record = next(experiment.glob("*/provenance.json"))
+    value = json.loads(record.read_text())
+    value.update({"smoke": True} if change == "smoke" else {"command": f"{ROOT}/x"})
+    record.write_text(json.dumps(value))
+    with pytest.raises(DataError, match="smoke run" if change == "smoke" else "folder of this machine"):
+        runs.publish(experiment, target)
+    assert sorted(path.name for path in target.rglob("*")) == before
