@@ -1,0 +1,103 @@
+"""The device and the numerics: Keras without start-up noise, determinism, precision, what ran."""
+
+import contextlib
+import importlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+
+import numpy as np
+
+_NOISE = re.compile(
+    rb"([IWE]\d{4} |\d{4}-\d\d-\d\d .*: [IWE] |WARNING: All log messages before|To enable the foll)"
+)
+
+
+@contextlib.contextmanager
+def _without_startup_noise() -> Iterator[None]:
+    """Drop what TensorFlow's libraries log while they load, before they read TF_CPP_MIN_LOG_LEVEL.
+
+    Such lines go to file descriptor 2, not to `sys.stderr`, and would land in notebooks. Everything else
+    that was written is passed on, and all of it if the import fails.
+    """
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    noise = _NOISE
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            noise = re.compile(rb"(?!)")
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            log.seek(0)
+            os.write(2, b"".join(line for line in log if not noise.match(line)))
+
+
+# Whoever needs Keras imports it from here, so that the first import is always the quiet one.
+with _without_startup_noise():
+    import keras
+
+
+def make_deterministic() -> None:
+    """Make every operation give the same bits again on the same device, CPU cores and versions.
+
+    TensorFlow's determinism is a switch of the whole process that cannot be turned off again; it also turns
+    off XLA. JAX is deterministic on a CPU; on a GPU it needs `XLA_FLAGS=--xla_gpu_deterministic_ops=true`
+    in the environment before Python starts. No global random seed is set: every random number here comes
+    from a generator with a seed of its own.
+    """
+    if keras.backend.backend() == "tensorflow":
+        _backend_module().config.experimental.enable_op_determinism()
+
+
+def precision(mixed: bool) -> str:
+    """Keras dtype policy: `float32`, or mixed with variables and logits in float32.
+
+    Mixed is `mixed_float16` with loss scaling on a GPU, since every card with tensor cores has it, and
+    `mixed_bfloat16` on a CPU, where float16 is slow and bfloat16 is in hardware on recent ones.
+    """
+    if not mixed:
+        return "float32"
+    return "mixed_float16" if _on_gpu() else "mixed_bfloat16"
+
+
+def environment(mixed: bool = False) -> dict[str, object]:
+    """What a run is computed with, for its provenance.
+
+    Returns:
+        `backend`, `backend_version`, `keras`, `numpy` (versions), `devices` (Keras' names; the GPUs where
+        there are any), `cards` (the GPUs' names as their makers give them), `precision`.
+    """
+    return {
+        "backend": keras.backend.backend(),
+        "backend_version": _backend_module().__version__,
+        "keras": keras.version(),
+        "numpy": np.__version__,
+        "devices": keras.distribution.list_devices(),
+        "cards": _cards() if _on_gpu() else [],
+        "precision": precision(mixed),
+    }
+
+
+def _on_gpu() -> bool:
+    # Without a device type Keras lists the GPUs, or the CPU if there is none; asking JAX for "gpu" may fail.
+    return keras.distribution.list_devices()[0].startswith("gpu")
+
+
+def _cards() -> list[str]:
+    backend = _backend_module()
+    if keras.backend.backend() == "jax":
+        return [device.device_kind for device in backend.devices("gpu")]
+    details = backend.config.experimental.get_device_details
+    return [details(card).get("device_name", "") for card in backend.config.list_physical_devices("GPU")]
+
+
+def _backend_module():
+    return importlib.import_module(keras.backend.backend())

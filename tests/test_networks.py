@@ -1,0 +1,180 @@
+"""Tests of covidtf.networks and covidtf.devices."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from torch_reference import CLASSES, FILE, SIZES, images, parameter
+
+from covidtf.devices import _without_startup_noise, environment, keras, precision
+from covidtf.networks import NETWORKS, build, head_layers, set_trained_part, split_model
+
+KINDS = {
+    "kernel": "weight",
+    "gamma": "weight",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+# Axes of torch's parameter in the order of Keras' variable, by number of dimensions.
+AXES = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
+
+
+def parameters(model):
+    """Each variable that has a value, with the name and shape of torchvision's parameter."""
+    for layer in model.layers:
+        for variable in layer.weights:
+            axes = AXES[len(variable.shape)]
+            shape = tuple(variable.shape[axes.index(axis)] for axis in range(len(axes)))
+            yield variable, f"{layer.name}.{KINDS.get(variable.name, 'bias')}", shape
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def network(request):
+    """Name of a network."""
+    return request.param
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_logits_equal_torchvisions(network, channels, size):
+    """With the same parameters the logits agree with PyTorch's, at even and odd sizes, grey and RGB."""
+    model = build(network, CLASSES, channels, size)
+    for variable, name, shape in parameters(model):
+        variable.assign(parameter(name, shape).transpose(AXES[len(shape)]))
+    wanted = np.array(json.loads(FILE.read_text())[f"{network} {size} {channels}"])
+    found = model.predict_on_batch(images(size, channels))
+    assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize(("network", "count"), [("ResNet18", 11_689_512), ("SqueezeNet1_0", 1_248_424)])
+def test_number_of_parameters_is_torchvisions(network, count):
+    """With 1000 classes there are as many trained parameters as torchvision's documentation says."""
+    model = build(network, classes=1000, channels=3)
+    assert sum(np.prod(variable.shape) for variable in model.trainable_weights) == count
+
+
+def test_weights_are_drawn_as_torchvision_draws_them():
+    """Standard deviations and bounds of the first weights are those of torchvision's initialisation."""
+    resnet, squeezenet = (build(name, classes=1000, size=32) for name in ("ResNet18", "SqueezeNet1_0"))
+    kernel, dense = resnet.get_layer("layer3.1.conv2").kernel, resnet.get_layer("fc")
+    assert np.std(kernel) == pytest.approx(np.sqrt(2 / (3 * 3 * 256)), rel=0.01)
+    for variable in (dense.kernel, dense.bias):
+        assert np.abs(variable).max() == pytest.approx(1 / np.sqrt(512), rel=0.01)
+        assert np.std(variable) == pytest.approx(1 / np.sqrt(3 * 512), rel=0.05)
+    expand = squeezenet.get_layer("features.12.expand3x3")
+    assert np.abs(expand.kernel).max() == pytest.approx(np.sqrt(6 / (9 * 64)), rel=0.01)
+    assert np.std(squeezenet.get_layer("classifier.1").kernel) == pytest.approx(0.01, rel=0.01)
+    assert not np.any(expand.bias)
+
+
+def test_weights_follow_from_seed_and_layer(network):
+    """The same seed gives the same weights whatever the classes, the size and the global seed."""
+    keras.utils.set_random_seed(1)
+    first = build(network, classes=2, size=32, seed=5)
+    keras.utils.set_random_seed(2)
+    again = build(network, classes=7, size=48, channels=3, seed=5)
+    other = build(network, classes=2, size=32, seed=6)
+    kernels = [layer.name for layer in first.layers if isinstance(layer, keras.layers.Conv2D)]
+    for name in set(kernels) - {NETWORKS[network].head}:
+        kernel = first.get_layer(name).get_weights()[0]
+        np.testing.assert_array_equal(kernel, again.get_layer(name).get_weights()[0])
+        assert not np.array_equal(kernel, other.get_layer(name).get_weights()[0])
+
+
+def test_only_the_chosen_part_is_trained(network):
+    """`head` leaves the last layer's two parameters trainable, `all` every one; the head is found by name."""
+    model = build(network, classes=2, size=32)
+    everything = len(model.trainable_weights)
+    set_trained_part(model, "head")
+    assert [id(w) for w in model.trainable_weights] == [
+        id(w) for layer in head_layers(model) for w in layer.weights
+    ]
+    assert head_layers(model)[0].weights[0].shape[-1] == 2
+    set_trained_part(model, "all")
+    assert len(model.trainable_weights) == everything
+    with pytest.raises(ValueError, match="`part` must be"):
+        set_trained_part(model, "tail")
+
+
+def test_backbone_and_head_make_the_network(network):
+    """The two halves in sequence give the model's logits, and each stage halves the one before."""
+    model = build(network, CLASSES, size=64)
+    backbone, head = split_model(model)
+    pixels = images(64, 1)
+    found = head.predict_on_batch(backbone.predict_on_batch(pixels))
+    np.testing.assert_allclose(found, model.predict_on_batch(pixels), rtol=1e-5, atol=1e-6)
+    sides = [model.get_layer(name).output.shape[1] for name in NETWORKS[network].stages]
+    assert all(after in (before // 2, (before + 1) // 2) for before, after in itertools.pairwise(sides))
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_keeps_weights_and_logits_in_float32(network, policy):
+    """Inner layers compute in 16 bits, logits stay near float32's, the global policy is left alone."""
+    model = build(network, CLASSES, size=32, precision=policy)
+    assert {variable.dtype for variable in model.weights} == {"float32"}
+    first = next(layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
+    assert first.compute_dtype == policy.removeprefix("mixed_")
+    assert {layer.compute_dtype for layer in head_layers(model)} == {"float32"}
+    assert model.output.dtype == "float32"
+    assert keras.config.dtype_policy().name == "float32"
+    full = build(network, CLASSES, size=32)
+    pixels = images(32, 1)
+    logits = full.predict_on_batch(pixels)
+    np.testing.assert_allclose(model.predict_on_batch(pixels), logits, atol=0.05 * np.abs(logits).max())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"network": "ResNet19"}, "`network` must be one of .* Received: 'ResNet19'"),
+        ({"classes": 1}, "`classes` must be at least 2. Received: 1"),
+        ({"channels": 2}, r"`channels` must be 1 \(grey\) or 3 \(RGB\). Received: 2"),
+        ({"size": 31}, "`size` must be at least 32. Received: 31"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    """An argument outside of its range is named, with what was wanted and what came."""
+    with pytest.raises(ValueError, match=message):
+        build(**{"network": "ResNet18", "classes": 2, "size": 32} | arguments)
+
+
+def test_environment_names_backend_device_and_precision():
+    """The record of a run says what computed it, in values that JSON holds."""
+    found = json.loads(json.dumps(environment()))
+    assert found["backend"] == keras.backend.backend()
+    assert found["backend_version"].count(".") >= 2
+    assert found["devices"]
+    assert found["precision"] == "float32"
+    gpu = found["devices"][0].startswith("gpu")
+    assert precision(mixed=True) == ("mixed_float16" if gpu else "mixed_bfloat16")
+
+
+def test_start_up_is_silent():
+    """Importing the package and using a network for the first time write nothing to standard error."""
+    code = """
+import numpy as np
+from covidtf.networks import build
+build("SqueezeNet1_0", 2, size=32).predict(np.zeros((1, 32, 32, 1)), verbose=0)
+"""
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("TF_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ
+    )
+    assert done.stderr == ""
+    assert done.stdout == ""
+
+
+def test_what_is_no_noise_passes(capfd):
+    """While Keras is imported only TensorFlow's log lines are dropped, and nothing if the import fails."""
+    written = b"I0000 00:00:1.5 7 port.cc:153] on\nmatters\n"
+    with _without_startup_noise():
+        os.write(2, written)
+    assert capfd.readouterr().err == "matters\n"
+    with pytest.raises(ImportError), _without_startup_noise():
+        os.write(2, written)
+        raise ImportError
+    assert capfd.readouterr().err == written.decode()

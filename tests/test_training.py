@@ -1,0 +1,448 @@
+"""Tests of covidtf.training, covidtf.batches, covidtf.checkpoints and covidtf.weights."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from covidtf import batches, checkpoints, predictions, training, weights
+from covidtf.devices import keras
+from covidtf.files import DataError, read_json, sha256
+from covidtf.networks import NETWORKS, Network, build
+from covidtf.training import predict, train
+
+SIZE = 32
+
+
+def tiny(x, classes):
+    """A network with batch normalisation and dropout that traces in a fraction of a second."""
+    x = keras.layers.Conv2D(4, 5, strides=4, name="conv")(x)
+    x = keras.layers.BatchNormalization(momentum=0.9, name="norm")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(keras.layers.ReLU(name="relu")(x))
+    return keras.layers.Dense(classes, name="head", dtype="float32")(
+        keras.layers.Dropout(0.5, name="dropout")(x)
+    )
+
+
+def draw(rng, name, shape):
+    """Normal values for every parameter."""
+    return rng.normal(0, 0.3, shape).astype("float32")
+
+
+TINY = Network(tiny, draw, "head", ("relu",))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def known():
+    """Make Tiny a network as long as these tests run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(NETWORKS, "Tiny", TINY)
+        yield
+
+
+def settings(**changes):
+    """Settings of a short run with a partial last batch and both stages."""
+    values = {
+        "network": "Tiny",
+        "weights": "none",
+        "epochs": 3,
+        "head_epochs": 1,
+        "batch_size": 4,
+        "optimizer": "adam",
+        "learning_rate": 0.01,
+        "mixed_precision": False,
+        "seed": 3,
+    }
+    return SimpleNamespace(**values | changes)
+
+
+def prepare(labels=("COVID-19", "non-COVID"), channels=1):
+    """Prepared data set of 27 squares, brighter from label to label, in an order that mixes the splits."""
+    split = ["train", "train", "val", "train", "test", "val", "train", "test", ""] * 3
+    label = [labels[(i + i // 9) % len(labels)] for i in range(len(split))]
+    level = np.array([labels.index(name) for name in label]) * 90
+    noise = np.random.default_rng(0).integers(0, 60, (len(split), SIZE, SIZE, channels))
+    names = [f"s/{i}.png" for i in range(len(split))]
+    columns = {"patient_id": [f"s:{i}" for i in range(len(split))], "case_id": "s:1", "source": "s"}
+    table = {"image_id": names, **columns, "view": "PA", "finding": "f", "split": split, "label": label}
+    images = (level[:, None, None, None] + noise).astype(np.uint8)
+    return SimpleNamespace(images=images, manifest=pd.DataFrame(table), folder=Path("prepared"))
+
+
+class CrashError(Exception):
+    """Stands for whatever ends a process."""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Folder of a finished run of Tiny."""
+    folder = tmp_path_factory.mktemp("finished")
+    train(settings(), prepare(), folder)
+    return folder
+
+
+def crash(monkeypatch, owner, name, calls, after=False):
+    """Make the `calls`-th call of `owner.name` end the run, before it does anything or after."""
+    real, left = getattr(owner, name), [calls]
+
+    def broken(*args, **kwargs):
+        left[0] -= 1
+        if left[0] == 0 and not after:
+            raise CrashError
+        result = real(*args, **kwargs)
+        if left[0] == 0:
+            raise CrashError
+        return result
+
+    monkeypatch.setattr(owner, name, broken)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "calls", "after"),
+    [
+        (training._Follow, "on_train_batch_end", 2, False),
+        (training._Follow, "on_predict_batch_end", 4, False),
+        (checkpoints, "save", 1, False),
+        (checkpoints, "save", 1, True),
+        (checkpoints, "save", 2, True),
+        (checkpoints, "save", 3, True),
+        (predictions, "write", 1, False),
+    ],
+)
+def test_an_interrupted_run_ends_as_if_nothing_had_happened(
+    finished, tmp_path, monkeypatch, owner, name, calls, after
+):
+    """Wherever a run is cut off, calling it again gives the same predictions, weights and history."""
+    with monkeypatch.context() as patch, pytest.raises(CrashError):
+        crash(patch, owner, name, calls, after)
+        train(settings(), prepare(), tmp_path)
+    history = train(settings(), prepare(), tmp_path)
+    for file in ("predictions.csv", "best.weights.h5"):
+        assert sha256(tmp_path / file) == sha256(finished / file)
+    wanted = pd.read_csv(finished / "history.csv").drop(columns="seconds")
+    pd.testing.assert_frame_equal(history.drop(columns="seconds"), wanted)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in finished.iterdir()}
+
+
+def test_a_published_network_resumes_exactly(tmp_path, monkeypatch):
+    """SqueezeNet with dropout and Adam, cut off where all layers take over: the same bytes."""
+    config = settings(network="SqueezeNet1_0", epochs=2, head_epochs=1, learning_rate=1e-4)
+    train(config, prepare(), tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(CrashError):
+        crash(patch, checkpoints, "save", 1, after=True)
+        train(config, prepare(), tmp_path / "cut")
+    train(config, prepare(), tmp_path / "cut")
+    assert sha256(tmp_path / "cut/predictions.csv") == sha256(tmp_path / "whole/predictions.csv")
+
+
+def test_a_killed_process_leaves_a_run_that_goes_on(finished, tmp_path):
+    """SIGKILL while the second checkpoint is written: the run goes on from the first, nothing is left."""
+    code = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import numpy as np
+from test_training import *
+real, calls = np.savez, []
+def half(file, **arrays):
+    calls.append(1)
+    if len(calls) == 2:
+        file.write(b"half")
+        file.flush()
+        os.kill(os.getpid(), 9)
+    real(file, **arrays)
+np.savez = half
+NETWORKS["Tiny"] = TINY
+train(settings(), prepare(), {str(tmp_path)!r})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert len(checkpoints.read_record(tmp_path / "checkpoint.npz")["history"]) == 1
+    train(settings(), prepare(), tmp_path)
+    assert sha256(tmp_path / "predictions.csv") == sha256(finished / "predictions.csv")
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in finished.iterdir()}
+
+
+def test_the_seed_alone_decides(finished, tmp_path):
+    """Under other global seeds the predictions are the same bytes; under another `seed` they are not."""
+    keras.utils.set_random_seed(17)
+    train(settings(), prepare(), tmp_path / "same")
+    train(settings(seed=4), prepare(), tmp_path / "other")
+    assert sha256(tmp_path / "same/predictions.csv") == sha256(finished / "predictions.csv")
+    assert sha256(tmp_path / "other/predictions.csv") != sha256(finished / "predictions.csv")
+
+
+def test_predictions_are_the_best_epochs(tmp_path):
+    """Val and test rows in manifest order, scored with the epoch whose cross-entropy on val is lowest."""
+    data = prepare()
+    # With val inverted, what is learnt on train makes val worse, so that the best epoch is not the last one.
+    data.images[data.manifest["split"] == "val"] ^= 255
+    train(settings(learning_rate=0.1), data, tmp_path)
+    history, table = pd.read_csv(tmp_path / "history.csv"), predictions.read(tmp_path / "predictions.csv")
+    record = read_json(tmp_path / "training.json")
+    assert list(table.columns[-2:]) == ["score_COVID-19", "score_non-COVID"]
+    shown = data.manifest[data.manifest["split"].isin(["val", "test"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(table[list(predictions.COLUMNS)], shown[list(predictions.COLUMNS)])
+    assert list(history["epoch"]) == [1, 2, 3]
+    assert list(history["stage"]) == ["head", "all", "all"]
+    assert record["best_epoch"] == history["epoch"][history["val_loss"].idxmin()] < 3
+    val = table[table["split"] == "val"]
+    score = np.where(val["label"] == "COVID-19", val["score_COVID-19"], val["score_non-COVID"])
+    assert -np.log(score).mean() == pytest.approx(history["val_loss"].min(), rel=1e-5)
+    ranks = val["score_COVID-19"].rank()[val["label"] == "COVID-19"]
+    auroc = (ranks - np.arange(1, len(ranks) + 1)).sum() / len(ranks) / (len(val) - len(ranks))
+    assert auroc == pytest.approx(history["val_auroc"][history["val_loss"].idxmin()])
+    model = build("Tiny", 2, size=SIZE)
+    weights.load(model, tmp_path)
+    rows = np.flatnonzero(data.manifest["split"].isin(["val", "test"]))
+    np.testing.assert_allclose(predict(model, data.images, rows, 5)[:, 0], table["score_COVID-19"], rtol=1e-5)
+    assert record["weights_sha256"] == sha256(tmp_path / "best.weights.h5")
+
+
+def test_a_finished_run_is_not_trained_again(finished, monkeypatch):
+    """Calling a finished run returns its history without a step."""
+    monkeypatch.setattr(training, "_run_epochs", None)
+    assert len(train(settings(), prepare(), finished)) == 3
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_run_is_trained_anew_when_its_data_have_changed(tmp_path, monkeypatch, capsys, cut):
+    """With one pixel changed neither a checkpoint nor a finished run is taken for this one, which is said."""
+    config, data = settings(epochs=1, head_epochs=0), prepare()
+    with monkeypatch.context() as patch, pytest.raises(CrashError) if cut else nullcontext():
+        if cut:
+            crash(patch, predictions, "write", 1)
+        train(config, prepare(), tmp_path / "changed")
+    data.images[np.flatnonzero(data.manifest["split"] == "train")[0], 0, 0, 0] ^= 128
+    train(config, data, tmp_path / "changed")
+    assert "is of another run, data_sha256 changed: trained anew" in capsys.readouterr().err
+    train(config, data, tmp_path / "fresh")
+    assert sha256(tmp_path / "changed/predictions.csv") == sha256(tmp_path / "fresh/predictions.csv")
+
+
+def test_the_frozen_backbone_stays(tmp_path):
+    """Training the last layer leaves the others as they were, batch statistics included; `all` does not."""
+    before = build("Tiny", 2, size=SIZE, seed=3)
+    changed = {}
+    for head_epochs in (2, 0):
+        train(settings(epochs=2, head_epochs=head_epochs), prepare(), tmp_path / str(head_epochs))
+        after = build("Tiny", 2, size=SIZE)
+        weights.load(after, tmp_path / str(head_epochs))
+        pairs = zip(before.weights, after.weights, strict=True)
+        changed[head_epochs] = {old.path for old, new in pairs if not np.array_equal(old, new)}
+    assert changed[2] == {"head/kernel", "head/bias"}
+    assert changed[0] == {variable.path for variable in before.weights}
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_training_learns(tmp_path, optimizer):
+    """Dark and bright squares are told apart after some epochs, far below the loss of guessing."""
+    config = settings(epochs=15, head_epochs=0, optimizer=optimizer, learning_rate=0.1)
+    history = train(config, prepare(), tmp_path)
+    assert history["val_auroc"].max() == 1.0
+    assert history["val_loss"].min() < 0.5 * np.log(2)
+
+
+def test_more_than_two_classes(tmp_path):
+    """Three labels give three scores, COVID-19 first and the others sorted, from an RGB data set."""
+    data = prepare(("normal", "COVID-19", "bacterial"), channels=3)
+    history = train(settings(epochs=1, head_epochs=0), data, tmp_path)
+    table = predictions.read(tmp_path / "predictions.csv")
+    assert list(table.columns[-3:]) == ["score_COVID-19", "score_bacterial", "score_normal"]
+    assert history["val_auroc"].between(0, 1).all()
+
+
+def test_mixed_precision_trains(tmp_path):
+    """A mixed run is recorded as such, and its scores are still a distribution."""
+    train(settings(mixed_precision=True, epochs=1, head_epochs=0), prepare(), tmp_path)
+    assert read_json(tmp_path / "training.json")["environment"]["precision"].startswith("mixed_")
+    table = predictions.read(tmp_path / "predictions.csv")
+    np.testing.assert_allclose(table[["score_COVID-19", "score_non-COVID"]].sum(axis=1), 1, atol=1e-6)
+
+
+def test_copies_say_how_often_an_image_is_shown():
+    """An epoch shows a train row as often as `copies` says; val and test are not repeated."""
+    data = prepare()
+    train_rows = np.flatnonzero(data.manifest["split"] == "train")
+    data.manifest["copies"] = 5
+    data.manifest.loc[train_rows, "copies"] = np.arange(len(train_rows)) % 3
+    found = batches.read(data)
+    np.testing.assert_array_equal(
+        found.shown, [row for i, row in enumerate(train_rows) for _ in range(i % 3)]
+    )
+    np.testing.assert_array_equal(found.val, np.flatnonzero(data.manifest["split"] == "val"))
+
+
+def test_an_epoch_shows_every_image_once_in_its_own_order():
+    """Batches cover the rows, the last one is smaller, and pixels and labels stay together."""
+    data = batches.read(prepare())
+    shown = batches.Batches(data.images, data.labels, data.shown[::-1], 5)
+    parts = [shown[i] for i in range(len(shown))]
+    assert [len(labels) for _, labels in parts] == [5, 5, 2]
+    np.testing.assert_array_equal(
+        np.concatenate([images for images, _ in parts]), data.images[data.shown[::-1]]
+    )
+    np.testing.assert_array_equal(
+        np.concatenate([labels for _, labels in parts]), data.labels[data.shown[::-1]]
+    )
+
+
+def without(column, value):
+    """Data set whose rows with `value` in `column` are in no split."""
+    data = prepare()
+    data.manifest.loc[data.manifest[column] == value, "split"] = ""
+    return data
+
+
+def one_class_in_train():
+    """Data set whose COVID-19 images of train are shown 0 times."""
+    data = prepare()
+    data.manifest["copies"] = (data.manifest["label"] != "COVID-19").astype(int)
+    return data
+
+
+def changed(**values):
+    """Data set with an attribute or a manifest column replaced."""
+    data = prepare()
+    for name, value in values.items():
+        if name == "images":
+            data.images = value(data.images)
+        else:
+            data.manifest[name] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (without("split", "val"), "manifest.csv: split 'val' has no image"),
+        (without("split", "test"), "manifest.csv: split 'test' has no image"),
+        (without("split", "train"), "manifest.csv: split 'train' has no image"),
+        (without("label", "COVID-19"), r"two labels or more were wanted. Received: \['non-COVID'\]"),
+        (one_class_in_train(), "no image of train has label 'COVID-19'"),
+        (changed(copies=-1), "row 2: `copies` must be a whole number from 0. Received: -1"),
+        (changed(copies=0.5), "row 2: `copies` must be a whole number from 0. Received: 0.5"),
+        (changed(images=lambda x: x[1:]), "one row per image was wanted. Received: 27 rows, 26 images"),
+        (changed(images=lambda x: x / 255), "uint8 .* Received: float64"),
+        (changed(images=lambda x: x[:, :30]), r"square .* Received: uint8 \(27, 30, 32, 1\)"),
+    ],
+)
+def test_unusable_data_are_refused(tmp_path, data, message):
+    """Data that cannot be trained on give an error that names the manifest, before anything is written."""
+    with pytest.raises(DataError, match=message):
+        train(settings(), data, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "channels", "message"),
+    [
+        ({"network": "VGG"}, 1, "`network` must be one of"),
+        ({"optimizer": "lion"}, 1, "`optimizer` must be one of .* Received: 'lion'"),
+        ({}, 2, r"`channels` must be 1 \(grey\) or 3 \(RGB\). Received: 2"),
+    ],
+)
+def test_unusable_settings_are_refused(tmp_path, changes, channels, message):
+    """Settings outside of their choices are named with what came."""
+    with pytest.raises(ValueError, match=message):
+        train(settings(**changes), prepare(channels=channels), tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    """The error names epoch and learning rate, and no checkpoint of the broken weights is kept."""
+    with pytest.raises(FloatingPointError, match=r"not finite in epoch 1 .* learning rate is 1e\+38"):
+        train(settings(learning_rate=1e38, optimizer="sgd"), prepare(), tmp_path)
+    assert not (tmp_path / "checkpoint.npz").exists()
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, monkeypatch):
+    """A checkpoint cut short gives an error that names it instead of a fresh start."""
+    with monkeypatch.context() as patch, pytest.raises(CrashError):
+        crash(patch, checkpoints, "save", 1, after=True)
+        train(settings(), prepare(), tmp_path)
+    path = tmp_path / "checkpoint.npz"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DataError, match=r"checkpoint.npz: a damaged checkpoint"):
+        train(settings(), prepare(), tmp_path)
+
+
+def test_a_folder_takes_one_process_at_a_time(tmp_path):
+    """While one process trains in a folder, another is told so."""
+    with checkpoints.locked(tmp_path), pytest.raises(DataError, match="another process is training"):
+        train(settings(), prepare(), tmp_path)
+
+
+def starting_model(folder, labels):
+    """A new model for `labels` that starts from the run in `folder`, and what was recorded."""
+    model = build("Tiny", len(labels), size=SIZE, seed=99)
+    return model, weights.start(model, str(folder), labels)
+
+
+def test_weights_of_an_earlier_run_are_taken_over(finished, capsys):
+    """For the same classes all weights are the earlier run's, and its file's sha256 is recorded."""
+    model, record = starting_model(finished, ["COVID-19", "non-COVID"])
+    earlier = build("Tiny", 2, size=SIZE)
+    weights.load(earlier, finished)
+    for new, old in zip(model.weights, earlier.weights, strict=True):
+        np.testing.assert_array_equal(new, old)
+    assert record == {"weights": sha256(finished / "best.weights.h5"), "head": "kept"}
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("labels", [["a", "b"], ["COVID-19", "bacterial", "normal"]])
+def test_the_head_is_new_for_other_classes(finished, labels, capsys):
+    """For other classes, as many or more, the backbone is taken over and the new head is announced."""
+    model, record = starting_model(finished, labels)
+    earlier, fresh = build("Tiny", 2, size=SIZE), build("Tiny", len(labels), size=SIZE, seed=99)
+    weights.load(earlier, finished)
+    for name, source in (("conv", earlier), ("norm", earlier), ("head", fresh)):
+        for new, old in zip(model.get_layer(name).weights, source.get_layer(name).weights, strict=True):
+            np.testing.assert_array_equal(new, old)
+    assert record["head"] == "new"
+    assert "the head is new" in capsys.readouterr().err
+
+
+def test_training_goes_on_from_an_earlier_run(finished, tmp_path):
+    """A second run starts where the first one ended, and says so in its record."""
+    first = pd.read_csv(finished / "history.csv")["val_loss"].min()
+    second = train(
+        settings(weights=str(finished), epochs=1, head_epochs=0, learning_rate=1e-9), prepare(), tmp_path
+    )
+    assert second["val_loss"][0] < 1.5 * first
+    assert read_json(tmp_path / "training.json")["settings"]["started_from"]["head"] == "kept"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "training.json").unlink(), "training.json is missing"),
+        (lambda folder: (folder / "best.weights.h5").unlink(), "best.weights.h5: no such file"),
+        (lambda folder: os.truncate(folder / "best.weights.h5", 999), "not the weights that training.json"),
+    ],
+)
+def test_unusable_weights_are_refused(finished, tmp_path, damage, message):
+    """An earlier run that is incomplete or altered is an error that names the file, never a random start."""
+    shutil.copytree(finished, tmp_path / "run")
+    damage(tmp_path / "run")
+    with pytest.raises(DataError, match=message):
+        starting_model(tmp_path / "run", ["COVID-19", "non-COVID"])
+
+
+def test_weights_of_another_network_are_refused(finished):
+    """A run of one network cannot start another."""
+    model = build("SqueezeNet1_0", 2, size=SIZE)
+    with pytest.raises(ValueError, match=r"`weights` must be of a SqueezeNet1_0. Received: .*a Tiny"):
+        weights.start(model, str(finished), ["COVID-19", "non-COVID"])
+
+
+def test_weights_of_another_shape_are_refused(finished):
+    """A weights file that does not fit the model is an error that names the file."""
+    with pytest.raises(DataError, match=r"best.weights.h5: not weights of this Tiny"):
+        weights.load(build("Tiny", 3, size=SIZE), finished)
