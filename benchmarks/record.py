@@ -1,0 +1,42 @@
+"""The table that all benchmarks append to."""
+
+import csv
+import subprocess
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results.csv"
+COLUMNS = ("name", "value", "unit", "against", "commit", "device")
+
+
+def record(
+    name: str, value: float, unit: str, against: str, device: str = "cpu", path: Path = RESULTS
+) -> dict:
+    """Append one measurement to `path` and print it.
+
+    Args:
+        name: What was measured, as an identifier that stays the same over the project's life.
+        value: The number, kept to four significant digits.
+        unit: Of the value ("x" for a ratio).
+        against: What it is compared with, or measured on.
+        device: "cpu" or "gpu".
+    Returns:
+        The row, with the commit that was measured ("-dirty" where files differed from it).
+    """
+    if device not in ("cpu", "gpu"):
+        raise ValueError(f"`device` must be 'cpu' or 'gpu'. Received: {device!r}")
+    row = dict(zip(COLUMNS, (name, f"{value:.4g}", unit, against, commit(), device), strict=True))
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+    print(", ".join(str(value) for value in row.values()))
+    return row
+
+
+def commit() -> str:
+    """Short name of the commit that the working tree stands on, or "none" outside of git."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    answer = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or "none"
