@@ -15,7 +15,7 @@ from PIL import Image
 
 from benchmarks.record import record
 from covidtf import manifest as manifests
-from covidtf.prepare import prepare
+from covidtf.images.prepare import prepare
 
 SIZE = 224
 ROUNDS = 5

@@ -103,7 +103,7 @@ class DataConfig(Config):
     strict: bool = False
     crop: Literal["center", "resize"] = "center"
     test_fraction: float = _at_least(0.3, 0.05)
-    patients: int = _at_least(300, 0)
+    patients: int = _at_least(250, 0)
     shortcut: bool = False
 
     @property
@@ -151,7 +151,7 @@ class TrainConfig(Config):
 
     Args:
         data: Step whose prepared data set is trained on.
-        network: Name in `covidtf.networks.NETWORKS`.
+        network: Name in `covidtf.training.networks.NETWORKS`.
         weights: `none` starts at random; otherwise the folder of an earlier run of the same network.
         epochs: Passes over train.
         head_epochs: How many of these, at first, train the last layer alone; all is the paper's recipe.

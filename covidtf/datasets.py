@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from covidtf import manifest, phantom, prepare, released, sources, splits, xray5k
-from covidtf.chexpert import read_chexpert
+from covidtf import manifest, phantom, sources, splits
 from covidtf.config import ROOT, DataConfig
 from covidtf.duplicates import duplicates
 from covidtf.files import DataError
-from covidtf.metadata import CHESTXRAY14, CHEXPERT, COVID_CHESTXRAY, PHANTOM
-from covidtf.prepare import Prepared
+from covidtf.images import prepare
+from covidtf.images.prepare import Prepared
+from covidtf.sources import released, xray5k
+from covidtf.sources.chexpert import read_chexpert
+from covidtf.sources.metadata import CHESTXRAY14, CHEXPERT, COVID_CHESTXRAY, PHANTOM
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,7 @@ def _sample(config: DataConfig) -> Collected:
     other, rejected_other = sources.read_chestxray14(roots[CHESTXRAY14])
     table = pd.concat([covid, other], ignore_index=True)
     lateral = table["view"] == "L"
-    rows = table.loc[lateral, ["source", "path"]].assign(
-        row="", reason="lateral view"
-    )
+    rows = table.loc[lateral, ["source", "path"]].assign(row="", reason="lateral view")
     rejected = pd.concat([rejected_covid, rejected_other, rows], ignore_index=True)
     return Collected(table[~lateral].reset_index(drop=True), roots, rejected, pd.DataFrame())
 

@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from covidtf import augment as module
-from covidtf import manifest, splits, store
-from covidtf.augment import augment, transform
+from covidtf import manifest, splits
 from covidtf.files import DataError
-from covidtf.prepare import load, prepare
+from covidtf.images import augment as module
+from covidtf.images import store
+from covidtf.images.augment import augment, transform
+from covidtf.images.prepare import load, prepare
 
 SIZE = 48
 

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from covidtf import baselines, evaluation, predictions
+from covidtf import predictions
 from covidtf.files import DataError
+from covidtf.metrics import baselines, evaluation
 
 
 def prepared(difference: float, n: int = 120, channels: int = 1) -> SimpleNamespace:

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from test_metrics import table
 
-from covidtf import evaluation
 from covidtf.files import DataError, write_json
+from covidtf.metrics import evaluation
 
 
 def run(seed: int = 0) -> pd.DataFrame:

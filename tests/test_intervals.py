@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from scipy.stats import beta, norm
 
-from covidtf import intervals, metrics, thresholds
+from covidtf import metrics
+from covidtf.metrics import intervals, thresholds
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from covidtf import intervals, metrics
+from covidtf import metrics
 from covidtf.files import DataError
+from covidtf.metrics import intervals
 
 
 def table(score, positive, **columns) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Tests of covidtf.networks and covidtf.devices."""
+"""Tests of covidtf.training.networks and covidtf.training.devices."""
 
 import itertools
 import json
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from torch_reference import CLASSES, FILE, SIZES, images, parameter
 
-from covidtf.devices import _without_startup_noise, environment, keras, precision
-from covidtf.networks import NETWORKS, build, head_layers, set_trained_part, split_model
+from covidtf.training.devices import _without_startup_noise, environment, keras, precision
+from covidtf.training.networks import NETWORKS, build, head_layers, set_trained_part, split_model
 
 KINDS = {
     "kernel": "weight",
@@ -157,7 +157,7 @@ def test_start_up_is_silent():
     """Importing the package and using a network for the first time write nothing to standard error."""
     code = """
 import numpy as np
-from covidtf.networks import build
+from covidtf.training.networks import build
 build("SqueezeNet1_0", 2, size=32).predict(np.zeros((1, 32, 32, 1)), verbose=0)
 """
     environ = {key: value for key, value in os.environ.items() if not key.startswith("TF_")}

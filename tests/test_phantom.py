@@ -13,9 +13,9 @@ from scipy import ndimage
 from covidtf import phantom
 from covidtf.files import DataError
 from covidtf.phantom import FINDINGS, STYLES, thorax, write_xrays
-from covidtf.projection import Aim, aim, attenuation, lung_field, project, ray_sums
-from covidtf.thorax.body import PARTS
-from covidtf.thorax.vessels import grow, radii
+from covidtf.phantom.projection import Aim, aim, attenuation, lung_field, project, ray_sums
+from covidtf.phantom.thorax.body import PARTS
+from covidtf.phantom.thorax.vessels import grow, radii
 
 COARSE = (5.0, 5.0, 5.0)
 STRAIGHT = {"turn": 0.0, "tilt": 0.0, "across": 0.0, "up": 0.0}

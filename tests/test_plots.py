@@ -10,8 +10,10 @@ import pytest
 from matplotlib.colors import to_rgb
 from test_evaluation import run
 
-from covidtf import evaluation, metrics, pictures, plots, style, thresholds
+from covidtf import metrics
+from covidtf.figures import pictures, plots, style
 from covidtf.files import DataError
+from covidtf.metrics import evaluation, thresholds
 
 
 @pytest.fixture(autouse=True)

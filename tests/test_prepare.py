@@ -19,11 +19,10 @@ import pytest
 from PIL import Image
 
 from covidtf import manifest as manifests
-from covidtf import prepare as module
-from covidtf import store
 from covidtf.files import DataError
-from covidtf.images import decode, fit, read_image
-from covidtf.prepare import load, prepare
+from covidtf.images import decode, fit, read_image, store
+from covidtf.images import prepare as module
+from covidtf.images.prepare import load, prepare
 
 
 def make_images(folder: Path, count: int) -> pd.DataFrame:
@@ -206,7 +205,8 @@ def test_changed_input_is_prepared_anew(chest, tmp_path, monkeypatch, change):
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from covidtf import manifest, prepare, store
+from covidtf import manifest
+from covidtf.images import prepare, store
 from covidtf.images import decode
 
 store.CHECKPOINT = 2

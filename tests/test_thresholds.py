@@ -6,8 +6,9 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 from test_metrics import random_table, table
 
-from covidtf import intervals, metrics, thresholds
+from covidtf import metrics
 from covidtf.files import DataError
+from covidtf.metrics import intervals, thresholds
 
 
 def val(score, positive) -> pd.DataFrame:

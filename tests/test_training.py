@@ -1,4 +1,4 @@
-"""Tests of covidtf.training, covidtf.batches, covidtf.checkpoints and covidtf.weights."""
+"""Training: the same bits again, interruption and resumption, weights of earlier runs."""
 
 import os
 import shutil
@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from covidtf import batches, checkpoints, predictions, training, weights
-from covidtf.devices import keras
+from covidtf import predictions, training
 from covidtf.files import DataError, read_json, sha256
-from covidtf.networks import NETWORKS, Network, build
-from covidtf.training import predict, train
+from covidtf.training import batches, checkpoints, predict, train, weights
+from covidtf.training.devices import keras
+from covidtf.training.networks import NETWORKS, Network, build
 
 SIZE = 32
 

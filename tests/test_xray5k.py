@@ -7,10 +7,11 @@ import makers
 import pandas as pd
 import pytest
 
-from covidtf import manifest, sampled, xray5k
-from covidtf.chexpert import CHEXPERT_LABELS
+from covidtf import manifest
 from covidtf.files import DataError, git_blob_sha1
-from covidtf.metadata import CHEXPERT, COVID_CHESTXRAY
+from covidtf.sources import sampled, xray5k
+from covidtf.sources.chexpert import CHEXPERT_LABELS
+from covidtf.sources.metadata import CHEXPERT, COVID_CHESTXRAY
 
 COVID = ("images/4-x-day1.jpg", "images/16654_1_1.png")
 NEGATIVE = ("train/patient00028/study2/view1_frontal.jpg", "train/patient00003/study1/view1_frontal.jpg")

@@ -1,0 +1,1 @@
+"""Figures: one function each, which takes axes and a table; grids of images; the style sheet."""

@@ -1,0 +1,243 @@
+"""Training: a prepared data set in, a run folder out; the same bits again, and after any interruption."""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.special import log_softmax, softmax
+from sklearn.metrics import roc_auc_score
+
+from covidtf import predictions
+from covidtf.files import progress, read_json, write_csv, write_json
+from covidtf.training import batches, checkpoints, weights
+from covidtf.training.batches import Batches, TrainingData
+from covidtf.training.devices import environment, keras, make_deterministic, precision
+from covidtf.training.networks import build, set_trained_part
+
+CHECKPOINT = "checkpoint.npz"
+RULES = 1  # to be raised when the same settings and data would give another result
+
+
+def train(config, prepared, folder: str | Path) -> pd.DataFrame:
+    """Train one network and score val and test with its best epoch.
+
+    Minimises the cross-entropy over `copies` of the train images, in an order that follows from (seed, epoch)
+    alone. The first `head_epochs` epochs train the last layer alone, the others all layers, each part with a
+    fresh optimiser. The best epoch has the lowest cross-entropy on val, the earliest of equal ones; test is
+    scored once, with its weights. Writes into `folder`:
+
+    - `history.csv` after every epoch: epoch (from 1), stage (head or all), train_loss (mean over the epoch,
+      while weights change), val_loss, val_auroc (of the first class; of each class against the others,
+      averaged, where there are more than two; empty where val lacks a class), seconds;
+    - `checkpoint.npz` after every epoch, removed at the end: a run that is called again goes on from it and
+      ends with the same `predictions.csv`, bit for bit;
+    - `best.weights.h5`, `predictions.csv` and, last, `training.json`: classes, best epoch, sha256 of the
+      weights, what it started from, data, device, versions.
+
+    A finished run is not trained again. If its settings or data have changed since, it is, which is said on
+    standard error, and the old files stay until there are new ones.
+
+    The same settings and data give the same bits on the same machine, CPU cores and versions; TensorFlow's
+    determinism stays switched on for the process.
+
+    Args:
+        config: A `covidtf.config.TrainConfig`.
+        prepared: A `prepare.Prepared`, whose manifest may have a column `copies` (`batches.read`).
+        folder: The run folder; made if absent.
+    Returns:
+        The history, one row per epoch.
+    Raises:
+        ValueError: Unknown network or optimiser, channels or size a network does not take.
+        DataError: Unusable data, weights or checkpoint; names the file.
+        FloatingPointError: If a loss is no longer finite; names epoch and learning rate.
+    """
+    folder = Path(folder)
+    make_deterministic()
+    data = batches.read(prepared)
+    model = _build(config, data)
+    settings = _settings(config, data, weights.start(model, config.weights, data.classes))
+    record = folder / weights.RECORD
+    with checkpoints.locked(folder):
+        if not (record.is_file() and _is_same(settings, read_json(record)["settings"], record)):
+            history = _run_epochs(config, data, model, folder, settings)
+            _finish(config, data, model, folder, {"settings": settings, "best_epoch": _best(history)})
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+    return pd.read_csv(folder / "history.csv")
+
+
+def predict(model: "keras.Model", images: np.ndarray, rows: np.ndarray, batch_size: int = 20) -> np.ndarray:
+    """Scores: softmax of the logits.
+
+    Args:
+        model: As built by `networks.build`.
+        images: uint8, shape `(n, size, size, channels)`.
+        rows: Which of them, shape `(m,)`.
+        batch_size: Images scored together; changes speed, and scores by rounding alone.
+    Returns:
+        float32, shape `(m, classes)`, rows in the order of `rows`.
+    """
+    with progress((), "scoring", total=-(-len(rows) // batch_size)) as bar:
+        return softmax(_logits(model, images, rows, batch_size, bar), axis=1)
+
+
+def _build(config, data: TrainingData) -> "keras.Model":
+    size, channels = data.images.shape[2:]
+    mixed = precision(config.mixed_precision)
+    return build(config.network, len(data.classes), channels, size, config.seed, mixed)
+
+
+def _settings(config, data: TrainingData, started_from: dict) -> dict:
+    """All that decides the result: a run goes on, or counts as finished, only while none of it changes."""
+    names = ("network", "epochs", "head_epochs", "batch_size", "optimizer", "learning_rate", "seed")
+    return {name: getattr(config, name) for name in names} | {
+        "rules": RULES,
+        "backend": keras.backend.backend(),
+        "precision": precision(config.mixed_precision),
+        "started_from": started_from,
+        "classes": data.classes,
+        "images": {"train_per_epoch": len(data.shown), "val": len(data.val), "test": len(data.test)},
+        "shape": list(data.images.shape[1:]),
+        "data_sha256": data.sha256(),
+    }
+
+
+def _is_same(settings: dict, found: dict, path: Path) -> bool:
+    differs = sorted(key for key in settings if found.get(key) != settings[key])
+    if differs:
+        print(f"{path} is of another run, {', '.join(differs)} changed: trained anew", file=sys.stderr)
+    return not differs
+
+
+def _run_epochs(config, data: TrainingData, model: "keras.Model", folder: Path, settings: dict) -> list[dict]:
+    """All epochs that are still to do; leaves the best epoch's weights in `model`."""
+    path = folder / CHECKPOINT
+    checkpoints.clean(path)
+    history, best = _resume(config, model, path, settings)
+    steps = -(-len(data.shown) // config.batch_size) + -(-len(data.val) // config.batch_size)
+    with progress((), config.network, total=steps * (config.epochs - len(history))) as bar:
+        for epoch in range(len(history) + 1, config.epochs + 1):
+            if epoch in (1, config.head_epochs + 1):
+                _compile(config, model, epoch)
+            history.append(_run_epoch(config, data, model, epoch, bar))
+            if _best(history) == epoch:
+                best = model.get_weights()
+            # Before the checkpoint: whoever goes on from there finds all earlier rows written.
+            write_csv(pd.DataFrame(history), folder / "history.csv")
+            checkpoints.save(path, model, best, {"settings": settings, "history": history})
+    model.set_weights(best)
+    return history
+
+
+def _resume(config, model: "keras.Model", path: Path, settings: dict) -> tuple[list[dict], list[np.ndarray]]:
+    if not path.is_file():
+        return [], []
+    record = checkpoints.read_record(path)
+    if not _is_same(settings, record["settings"], path):
+        return [], []
+    _compile(config, model, len(record["history"]))
+    return record["history"], checkpoints.restore(path, model)
+
+
+def _compile(config, model: "keras.Model", epoch: int) -> None:
+    set_trained_part(model, _stage(config, epoch))
+    optimizers = {
+        # Epsilon as in PyTorch, which the published results come from.
+        "adam": lambda: keras.optimizers.Adam(config.learning_rate, epsilon=1e-8),
+        "sgd": lambda: keras.optimizers.SGD(config.learning_rate, momentum=0.9),
+    }
+    if config.optimizer not in optimizers:
+        raise ValueError(f"`optimizer` must be one of {list(optimizers)}. Received: {config.optimizer!r}")
+    model.compile(
+        optimizers[config.optimizer](),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        # XLA halves the speed of TensorFlow's CPU steps and is not deterministic on its GPU.
+        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
+    )
+    model.optimizer.build(model.trainable_variables)
+
+
+def _stage(config, epoch: int) -> str:
+    return "head" if epoch <= config.head_epochs else "all"
+
+
+def _run_epoch(config, data: TrainingData, model: "keras.Model", epoch: int, bar) -> dict:
+    start = time.perf_counter()
+    order = np.random.default_rng([config.seed, epoch]).permutation(data.shown)
+    _seed_dropout(model, config.seed, epoch)
+    shown = Batches(data.images, data.labels, order, config.batch_size)
+    follow = _Follow(bar, f"epoch {epoch}/{config.epochs} {_stage(config, epoch)}")
+    # Keras would otherwise shuffle the batches once more, from Python's global random state.
+    loss = model.fit(shown, shuffle=False, verbose=0, callbacks=[follow]).history["loss"][0]
+    row = {"epoch": epoch, "stage": _stage(config, epoch), "train_loss": float(loss)}
+    row |= _validate(model, data, config.batch_size, bar)
+    if not np.isfinite([row["train_loss"], row["val_loss"]]).all():
+        raise FloatingPointError(
+            f"the loss is not finite in epoch {epoch} (train {row['train_loss']}, val {row['val_loss']}); "
+            f"the learning rate is {config.learning_rate}"
+        )
+    return row | {"seconds": round(time.perf_counter() - start, 2)}
+
+
+def _validate(model: "keras.Model", data: TrainingData, batch_size: int, bar) -> dict:
+    logits = _logits(model, data.images, data.val, batch_size, bar)
+    labels = data.labels[data.val]
+    loss = -log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels].mean()
+    return {"val_loss": float(loss), "val_auroc": _auroc(labels, softmax(logits, axis=1))}
+
+
+def _auroc(labels: np.ndarray, scores: np.ndarray) -> float:
+    if len(set(labels)) < scores.shape[1] or not np.isfinite(scores).all():
+        return float("nan")
+    if scores.shape[1] == 2:
+        return float(roc_auc_score(labels == 0, scores[:, 0]))
+    return float(roc_auc_score(labels, scores, multi_class="ovr"))
+
+
+def _best(history: list[dict]) -> int:
+    return min(history, key=lambda row: row["val_loss"])["epoch"]
+
+
+def _seed_dropout(model: "keras.Model", seed: int, epoch: int) -> None:
+    for index, layer in enumerate(model.layers):
+        if isinstance(layer, keras.layers.Dropout):
+            state = np.random.SeedSequence([seed, epoch, index]).generate_state(1) >> 1
+            layer.seed_generator.state.assign(np.array([state[0], 0]))
+
+
+def _logits(model: "keras.Model", images: np.ndarray, rows: np.ndarray, batch_size: int, bar) -> np.ndarray:
+    unused = np.zeros(len(images), dtype=np.int64)
+    shown = Batches(images, unused, rows, batch_size)
+    return np.asarray(model.predict(shown, verbose=0, callbacks=[_Follow(bar)]))
+
+
+class _Follow(keras.callbacks.Callback):
+    """Moves the bar with every step and shows the loss once a second, because reading it waits for a GPU."""
+
+    def __init__(self, bar, text: str = ""):
+        super().__init__()
+        self.bar, self.text, self.read = bar, text, time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.bar.update()
+        if time.monotonic() > self.read + 1:
+            self.bar.set_postfix_str(f"{self.text}, loss {float(logs['loss']):.4f}", refresh=False)
+            self.read = time.monotonic()
+
+    def on_predict_batch_end(self, batch, logs=None):
+        self.bar.update()
+
+
+def _finish(config, data: TrainingData, model: "keras.Model", folder: Path, record: dict) -> None:
+    found = {
+        "weights_sha256": weights.save(model, folder),
+        "environment": environment(config.mixed_precision),
+    }
+    rows = np.sort(np.concatenate([data.val, data.test]))
+    table = data.manifest.iloc[rows][list(predictions.COLUMNS)].reset_index(drop=True)
+    scores = predict(model, data.images, rows, config.batch_size)
+    for index, label in enumerate(data.classes):
+        table[f"score_{label}"] = scores[:, index]
+    predictions.write(table, folder / "predictions.csv")
+    write_json(record | found, folder / weights.RECORD)

@@ -1,0 +1,118 @@
+"""From a prepared data set to the batches a network sees: classes, rows of each split, order."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from covidtf.files import DataError
+from covidtf.training.devices import keras
+
+POSITIVE = "COVID-19"
+
+
+def class_names(labels: pd.Series) -> list[str]:
+    """Classes in the order of the logits and of the score columns: COVID-19 first, the others sorted.
+
+    >>> class_names(pd.Series(["non-COVID", "COVID-19", "COVID-19"]))
+    ['COVID-19', 'non-COVID']
+    """
+    return sorted(set(labels), key=lambda name: (name != POSITIVE, name))
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A prepared data set as training sees it.
+
+    Attributes:
+        images: uint8, shape `(n, size, size, channels)`.
+        manifest: One row per image.
+        classes: As `class_names`.
+        labels: Index into `classes` per image, -1 where the image is in no split, shape `(n,)`.
+        shown: Rows of train, each as often as one epoch shows it.
+        val, test: Rows of val and of test, in manifest order.
+    """
+
+    images: np.ndarray
+    manifest: pd.DataFrame
+    classes: list[str]
+    labels: np.ndarray
+    shown: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+
+    def sha256(self) -> str:
+        """Hex sha256 of the pixels and of the columns that training reads."""
+        digest = hashlib.sha256(repr((self.images.shape, self.classes)).encode())
+        for array in (self.labels, self.shown, self.val, self.test):
+            digest.update(np.ascontiguousarray(array, dtype=np.int64))
+        for start in range(0, len(self.images), 1000):
+            digest.update(np.ascontiguousarray(self.images[start : start + 1000]))
+        return digest.hexdigest()
+
+
+def read(prepared) -> TrainingData:
+    """Check a prepared data set and sort out its rows.
+
+    Args:
+        prepared: A `prepare.Prepared`. An integer column `copies` in its manifest says how often each
+            epoch shows a train row, 0 leaves it out; without it each is shown once.
+    Raises:
+        DataError: Images that do not fit the manifest, no row in train, val or test, fewer than two classes,
+            a class that train does not show, `copies` that are not whole numbers from 0.
+    """
+    name, images, manifest = Path(prepared.folder) / "manifest.csv", prepared.images, prepared.manifest
+    _check_images(images, len(manifest), name)
+    split = manifest["split"].to_numpy()
+    rows = {part: np.flatnonzero(split == part) for part in ("train", "val", "test")}
+    for part, found in rows.items():
+        if not len(found):
+            raise DataError(f"{name}: split {part!r} has no image; training needs train, val and test")
+    shown = np.repeat(rows["train"], _copies(manifest, name)[rows["train"]])
+    classes = class_names(manifest["label"].iloc[np.concatenate(list(rows.values()))])
+    if len(classes) < 2:
+        raise DataError(f"{name}: two labels or more were wanted. Received: {classes}")
+    labels = pd.Categorical(manifest["label"], categories=classes).codes.astype(np.int64)
+    labels[~np.isin(split, list(rows))] = -1
+    for index, label in enumerate(classes):
+        if not (labels[shown] == index).any():
+            raise DataError(f"{name}: no image of train has label {label!r}, which other splits have")
+    return TrainingData(images, manifest, classes, labels, shown, rows["val"], rows["test"])
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of `(images, labels)` in the order of `rows`; the last one may be smaller."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, rows: np.ndarray, batch_size: int):
+        super().__init__()
+        self.images, self.labels, self.rows, self.batch_size = images, labels, rows, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = self.rows[index * self.batch_size : (index + 1) * self.batch_size]
+        return self.images[rows], self.labels[rows]
+
+
+def _check_images(images: np.ndarray, count: int, name: Path) -> None:
+    if len(images) != count:
+        raise DataError(f"{name}: one row per image was wanted. Received: {count} rows, {len(images)} images")
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != images.shape[2]:
+        wanted = "square uint8 images of shape (n, size, size, channels)"
+        raise DataError(f"{name}: {wanted} were wanted. Received: {images.dtype} {images.shape}")
+
+
+def _copies(manifest: pd.DataFrame, name: Path) -> np.ndarray:
+    if "copies" not in manifest:
+        return np.ones(len(manifest), dtype=np.int64)
+    copies = pd.to_numeric(manifest["copies"], errors="coerce").to_numpy(dtype=float)
+    bad = np.flatnonzero(~(copies >= 0) | (copies % 1 != 0))
+    if len(bad):
+        value = manifest["copies"].iloc[bad[0]]
+        raise DataError(
+            f"{name}: row {bad[0] + 2}: `copies` must be a whole number from 0. Received: {value}"
+        )
+    return copies.astype(np.int64)

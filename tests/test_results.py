@@ -1,0 +1,75 @@
+"""What is published: complete records, nothing that shows an image, and documents that agree with them."""
+
+import json
+
+import nbformat
+import pytest
+from sklearn.metrics import confusion_matrix, roc_auc_score
+
+from covidtf import report, runs
+from covidtf.config import ROOT
+from covidtf.files import DataError
+
+RESULTS = ROOT / "results"
+EXPERIMENTS = sorted(path for path in RESULTS.iterdir() if path.is_dir())
+
+
+def test_documents_agree_with_the_results():
+    """Every number between markers in README and cards is the one in the files."""
+    assert report.update_documents(check=True) == []
+
+
+def test_documents_are_filled():
+    """README shows results; a document without a filled block would pass the comparison above."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "| ResNet18 | " in text
+    assert "--><!--" not in text
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda path: path.name)
+def test_published_runs_are_whole(experiment):
+    """Runs can be read, their predictions are those of the record, none is a smoke run or of a dirty tree."""
+    found = runs.find(experiment)
+    assert len(found) >= 3
+    for run in found:
+        assert run.provenance["smoke"] is False
+        assert run.provenance["dirty"] is False
+        assert len(run.provenance["commit"]) == 40
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda path: path.name)
+def test_metrics_follow_from_predictions(experiment):
+    """Confusion matrix and AUROC of each run, computed anew with scikit-learn, are those published."""
+    for run in runs.find(experiment):
+        (folder,) = [
+            path.parent for path in experiment.rglob("metrics.json") if path.parent.name == run.run_id
+        ]
+        metrics = json.loads((folder / "metrics.json").read_text())
+        test = run.predictions[run.predictions["split"] == "test"]
+        positive, score = test["label"] == "COVID-19", test["score_COVID-19"]
+        assert metrics["test"]["auroc"]["value"] == pytest.approx(roc_auc_score(positive, score), abs=1e-9)
+        called = score >= metrics["threshold"]["value"]
+        (tn, fp), (fn, tp) = confusion_matrix(positive, called)
+        assert metrics["test"]["confusion"] == {"tn": tn, "fp": fp, "fn": fn, "tp": tp}
+
+
+def test_results_hold_no_images_and_no_weights():
+    """Only tables, records, curves as SVG and notebooks; in notebooks of real data no picture but figures."""
+    endings = {path.suffix for path in RESULTS.rglob("*") if path.is_file()}
+    assert endings <= {".csv", ".json", ".svg", ".ipynb"}
+    for path in RESULTS.rglob("*.svg"):
+        # matplotlib embeds pixels as <image>; only the confusion matrix has them, four coloured squares.
+        assert "<image" not in path.read_text() or path.stem == "confusion"
+    steps = {nbformat.read(path, as_version=4).cells[0].source[:4] for path in RESULTS.rglob("*.ipynb")}
+    assert steps <= {"# 04", "# 06"}
+
+
+@pytest.mark.parametrize("key", ["results absent", "nothing x", "value phantom-xray ResNet99 auroc"])
+def test_unknown_keys_are_named(key, tmp_path, monkeypatch):
+    """A marker that no file can fill is an error with the document's name, not an empty table."""
+    for name in report.DOCUMENTS:
+        (tmp_path / name).write_text(f"<!-- from: {key} -->x<!-- end -->")
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    with pytest.raises(DataError, match=r"README\.md"):
+        report.update_documents()
+    assert (tmp_path / "README.md").read_text() == f"<!-- from: {key} -->x<!-- end -->"
