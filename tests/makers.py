@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from covidtf.chexpert import CHEXPERT_COLUMNS, CHEXPERT_LABELS
+from covidtf.sources.chexpert import CHEXPERT_COLUMNS, CHEXPERT_LABELS
 
 COVID_HEADER = "patientid,offset,sex,age,finding,view,modality,date,location,folder,filename,doi,url,license,"
 CHESTXRAY14_HEADER = (

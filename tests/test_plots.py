@@ -127,7 +127,7 @@ def test_sweep_draws_the_intervals_that_were_asked_for(method):
 
 
 def test_history_marks_the_kept_epoch_and_the_change_of_stage():
-    """The lowest val loss is marked, the earliest of equal ones, and where all layers begin to train."""
+    """The kept epoch is marked, and where all layers begin to train."""
     table = pd.DataFrame(
         {
             "epoch": [1, 2, 3, 4],
@@ -137,7 +137,7 @@ def test_history_marks_the_kept_epoch_and_the_change_of_stage():
         }
     )
     _, ax = plt.subplots()
-    plots.history(ax, table)
+    plots.history(ax, table, best=2)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [
         "train",
         "val",
@@ -147,7 +147,7 @@ def test_history_marks_the_kept_epoch_and_the_change_of_stage():
     assert ax.lines[2].get_xydata().tolist() == [[2, 2.0]]
     assert list(ax.lines[3].get_xdata()) == [1.5, 1.5]
     with pytest.raises(DataError, match=r"history: columns \['val_loss'\] are missing"):
-        plots.history(ax, table.drop(columns="val_loss"))
+        plots.history(ax, table.drop(columns="val_loss"), best=2)
 
 
 def test_comparison_has_a_line_per_run(results):

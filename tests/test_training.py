@@ -180,7 +180,7 @@ def test_the_seed_alone_decides(finished, tmp_path):
 
 
 def test_predictions_are_the_best_epochs(tmp_path):
-    """Val and test rows in manifest order, scored with the epoch whose cross-entropy on val is lowest."""
+    """Val and test rows in manifest order, scored with the epoch that ranks val best."""
     data = prepare()
     # With val inverted, what is learnt on train makes val worse, so that the best epoch is not the last one.
     data.images[data.manifest["split"] == "val"] ^= 255
@@ -192,18 +192,35 @@ def test_predictions_are_the_best_epochs(tmp_path):
     pd.testing.assert_frame_equal(table[list(predictions.COLUMNS)], shown[list(predictions.COLUMNS)])
     assert list(history["epoch"]) == [1, 2, 3]
     assert list(history["stage"]) == ["head", "all", "all"]
-    assert record["best_epoch"] == history["epoch"][history["val_loss"].idxmin()] < 3
+    kept = history.sort_values(["val_auroc", "val_loss"], ascending=[False, True]).iloc[0]
+    assert record["best_epoch"] == kept["epoch"] < 3
     val = table[table["split"] == "val"]
     score = np.where(val["label"] == "COVID-19", val["score_COVID-19"], val["score_non-COVID"])
-    assert -np.log(score).mean() == pytest.approx(history["val_loss"].min(), rel=1e-5)
+    assert -np.log(score).mean() == pytest.approx(kept["val_loss"], rel=1e-5)
     ranks = val["score_COVID-19"].rank()[val["label"] == "COVID-19"]
     auroc = (ranks - np.arange(1, len(ranks) + 1)).sum() / len(ranks) / (len(val) - len(ranks))
-    assert auroc == pytest.approx(history["val_auroc"][history["val_loss"].idxmin()])
+    assert auroc == pytest.approx(kept["val_auroc"])
     model = build("Tiny", 2, size=SIZE)
     weights.load(model, tmp_path)
     rows = np.flatnonzero(data.manifest["split"].isin(["val", "test"]))
     np.testing.assert_allclose(predict(model, data.images, rows, 5)[:, 0], table["score_COVID-19"], rtol=1e-5)
     assert record["weights_sha256"] == sha256(tmp_path / "best.weights.h5")
+
+
+@pytest.mark.parametrize(
+    ("aurocs", "losses", "best"),
+    [
+        ([0.6, 0.9, 0.7], [0.5, 2.0, 0.4], 2),
+        ([0.9, 0.9, 0.7], [0.5, 0.4, 0.1], 2),
+        ([0.9, 0.9, 0.9], [0.4, 0.4, 0.4], 1),
+        ([np.nan, np.nan, np.nan], [0.5, 0.3, 0.4], 2),
+    ],
+)
+def test_the_best_epoch_ranks_val_best(aurocs, losses, best):
+    """Highest AUROC, then lowest cross-entropy, then earliest; cross-entropy where AUROC cannot be told."""
+    rows = zip(aurocs, losses, strict=True)
+    history = [{"epoch": i, "val_auroc": a, "val_loss": b} for i, (a, b) in enumerate(rows, 1)]
+    assert training.best_epoch(history) == best
 
 
 def test_a_finished_run_is_not_trained_again(finished, monkeypatch):

@@ -149,20 +149,19 @@ def sweep(ax: Axes, table: pd.DataFrame, method: str = "patients", chosen: float
     ax.legend(loc="upper left", bbox_to_anchor=(0, -0.24), borderaxespad=0)
 
 
-def history(ax: Axes, table: pd.DataFrame, best: int | None = None) -> None:
+def history(ax: Axes, table: pd.DataFrame, best: int) -> None:
     """Loss on train and val by epoch; marks the kept epoch and where training went on to all layers.
 
     Args:
         ax: Axes.
         table: `history.csv` of a run: columns epoch, stage, train_loss, val_loss.
-        best: Epoch whose weights were kept; by default the first of the lowest val loss.
+        best: Epoch whose weights were kept.
     Raises:
         DataError: If a column is absent.
     """
     absent = [column for column in ("epoch", "stage", "train_loss", "val_loss") if column not in table]
     if absent:
         raise DataError(f"history: columns {absent} are missing. Received: {list(table.columns)}")
-    best = int(table.loc[table["val_loss"].idxmin(), "epoch"]) if best is None else best
     val = style.COLOURS["val"]
     ax.plot(table["epoch"], table["train_loss"], color=style.COLOURS["train"], linestyle="--", label="train")
     ax.plot(table["epoch"], table["val_loss"], color=val, label="val")

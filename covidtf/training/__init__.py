@@ -17,7 +17,7 @@ from covidtf.training.devices import environment, keras, make_deterministic, pre
 from covidtf.training.networks import build, set_trained_part
 
 CHECKPOINT = "checkpoint.npz"
-RULES = 1  # to be raised when the same settings and data would give another result
+RULES = 2  # to be raised when the same settings and data would give another result
 
 
 def train(config, prepared, folder: str | Path) -> pd.DataFrame:
@@ -25,8 +25,9 @@ def train(config, prepared, folder: str | Path) -> pd.DataFrame:
 
     Minimises the cross-entropy over `copies` of the train images, in an order that follows from (seed, epoch)
     alone. The first `head_epochs` epochs train the last layer alone, the others all layers, each part with a
-    fresh optimiser. The best epoch has the lowest cross-entropy on val, the earliest of equal ones; test is
-    scored once, with its weights. Writes into `folder`:
+    fresh optimiser. The best epoch has the highest AUROC on val; of equal ones, and where val lacks a class,
+    it has the lowest cross-entropy, then it is the earliest. Test is scored once, with its weights. Writes
+    into `folder`:
 
     - `history.csv` after every epoch: epoch (from 1), stage (head or all), train_loss (mean over the epoch,
       while weights change), val_loss, val_auroc (of the first class; of each class against the others,
@@ -62,7 +63,7 @@ def train(config, prepared, folder: str | Path) -> pd.DataFrame:
     with checkpoints.locked(folder):
         if not (record.is_file() and _is_same(settings, read_json(record)["settings"], record)):
             history = _run_epochs(config, data, model, folder, settings)
-            _finish(config, data, model, folder, {"settings": settings, "best_epoch": _best(history)})
+            _finish(config, data, model, folder, {"settings": settings, "best_epoch": best_epoch(history)})
         (folder / CHECKPOINT).unlink(missing_ok=True)
     return pd.read_csv(folder / "history.csv")
 
@@ -121,7 +122,7 @@ def _run_epochs(config, data: TrainingData, model: "keras.Model", folder: Path, 
             if epoch in (1, config.head_epochs + 1):
                 _compile(config, model, epoch)
             history.append(_run_epoch(config, data, model, epoch, bar))
-            if _best(history) == epoch:
+            if best_epoch(history) == epoch:
                 best = model.get_weights()
             # Before the checkpoint: whoever goes on from there finds all earlier rows written.
             write_csv(pd.DataFrame(history), folder / "history.csv")
@@ -195,8 +196,15 @@ def _auroc(labels: np.ndarray, scores: np.ndarray) -> float:
     return float(roc_auc_score(labels, scores, multi_class="ovr"))
 
 
-def _best(history: list[dict]) -> int:
-    return min(history, key=lambda row: row["val_loss"])["epoch"]
+def best_epoch(history: list[dict]) -> int:
+    """Epoch with the highest AUROC on val; of equal ones, or without AUROC, the lowest cross-entropy.
+
+    Cross-entropy alone picks the epochs before a network grows confident, however badly they rank.
+
+    Args:
+        history: Rows with epoch, val_auroc (NaN where val lacks a class) and val_loss.
+    """
+    return min(history, key=lambda row: (-np.nan_to_num(row["val_auroc"]), row["val_loss"]))["epoch"]
 
 
 def _seed_dropout(model: "keras.Model", seed: int, epoch: int) -> None:
