@@ -8,6 +8,7 @@ import pandas as pd
 
 from covidtf.config import ROOT
 from covidtf.files import DataError, atomic
+from covidtf.metrics import evaluation
 
 DOCUMENTS = ("README.md", "REPRODUCING.md", "MODEL_CARD.md", "DATA_CARD.md")
 RESULTS = ROOT / "results"
@@ -18,12 +19,12 @@ def readable(results: pd.DataFrame) -> pd.DataFrame:
     """A results table with each metric and its interval in one cell.
 
     Args:
-        results: Columns of `evaluation.comparison` and `network`, one row per run.
+        results: Columns of `evaluation.comparison`, `network` and `start`, one row per run.
     Returns:
-        Columns Network, Test images (patients), COVID-19, AUROC, Threshold, Sensitivity, Specificity; metrics
-        as `value (low to high)`, 95 % CI by bootstrap over patients.
+        Columns Network, Started from, Test images (patients), COVID-19, AUROC, Threshold, Sensitivity,
+        Specificity; metrics as `value (low to high)`, 95 % CI by bootstrap over patients.
     """
-    table = pd.DataFrame({"Network": results["network"]})
+    table = pd.DataFrame({"Network": results["network"], "Started from": results["start"]})
     table["Test images (patients)"] = [
         f"{n} ({p})" for n, p in zip(results["n"], results["patients"], strict=True)
     ]
@@ -66,8 +67,8 @@ def summary_text(experiment_folder: Path) -> str:
 def update_documents(check: bool = False) -> list[Path]:
     """Fill every `<!-- from: KEY -->...<!-- end -->` of the documents from the files under results/.
 
-    Keys: `results EXPERIMENT`, `within SOURCE of EXPERIMENT`, `csv PATH`, `value EXPERIMENT NETWORK COLUMN`,
-    `benchmark NAME`.
+    Keys: `results EXPERIMENT`, `within SOURCE of EXPERIMENT`, `csv PATH`, `value EXPERIMENT NETWORK COLUMN`
+    and `published NETWORK VERSION QUANTITY`, both with dashes for blanks in the network, `benchmark NAME`.
 
     Args:
         check: Write nothing, only tell.
@@ -126,6 +127,15 @@ def _value(experiment: str, network: str, column: str) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
+def _published(network: str, version: str, quantity: str) -> str:
+    table = evaluation.published()
+    same = (table["version"] == version) & (table["quantity"] == quantity)
+    rows = table[same & (table["network"].str.replace(" ", "-") == network)]
+    if len(rows) != 1:
+        raise DataError(f"one published number was wanted. Received: {len(rows)}")
+    return f"{rows['value'].iloc[0]:.3f} [{rows['certainty'].iloc[0]}]"
+
+
 def _benchmark(name: str) -> str:
     table = pd.read_csv(ROOT / "benchmarks" / "results.csv")
     rows = table[table["name"] == name]
@@ -139,6 +149,7 @@ _KEYS: dict[str, Callable[..., str]] = {
     "within": _within,
     "csv": _csv,
     "value": _value,
+    "published": _published,
     "benchmark": _benchmark,
 }
 

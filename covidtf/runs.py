@@ -40,6 +40,12 @@ class Run:
         """The network as it is written in text ("SqueezeNet 1.0"), or what the run calls itself."""
         return re.sub(r"(?<=[a-z])(\d)_(\d)$", r" \1.\2", self.config["network"])
 
+    @property
+    def start(self) -> str:
+        """What the weights were before training, as results tables say it."""
+        started = self.config.get("weights", "no weights")
+        return "random weights" if started == "none" else started
+
 
 def provenance(config: Config, inputs: dict[str, Path], seconds: float, **more: object) -> dict:
     """Everything needed to say later where a result came from.
@@ -47,7 +53,7 @@ def provenance(config: Config, inputs: dict[str, Path], seconds: float, **more: 
     Args:
         config: Settings of the step.
         inputs: Name -> file that the result depends on or that it kept (manifest, weights); hashed.
-        seconds: Duration of the step.
+        seconds: Duration; of a training, the sum over its epochs, however often it was interrupted.
         more: Anything else JSON can hold (device, backend, what the weights started from).
     """
     return {

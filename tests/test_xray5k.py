@@ -9,7 +9,7 @@ import pytest
 
 from covidtf import manifest
 from covidtf.files import DataError, git_blob_sha1
-from covidtf.sources import sampled, xray5k
+from covidtf.sources import released, sampled, xray5k
 from covidtf.sources.chexpert import CHEXPERT_LABELS
 from covidtf.sources.metadata import CHEXPERT, COVID_CHESTXRAY
 
@@ -432,3 +432,13 @@ def test_list_that_is_none(drawn, tmp_path, text, message):
     (tmp_path / "list.csv").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=message):
         xray5k.apply_list(drawn[0], tmp_path / "list.csv", drawn[2])
+
+
+def test_published_counts_agree_with_the_list_and_each_other():
+    """v3's counts are those of the file list; 31 originals give 496 images (x16), 84 give 420 (x5)."""
+    counts = released.published_counts()
+    listed = released.published_files().groupby(["split", "label"]).size()
+    for row in counts[counts["version"] == "v3"].itertuples():
+        assert row.images == listed[row.split, row.label]
+    enlarged = counts[(counts["split"] == "train") & (counts["label"] == "COVID-19")]
+    assert (enlarged["after_augmentation"] / enlarged["images"]).tolist() == [16, 5]
