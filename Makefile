@@ -10,7 +10,7 @@ help:
 	@echo "make reproduce   phantoms -> networks -> report, without a question (about 10 minutes on 2 cores)"
 	@echo "make test        the whole test suite, every notebook once in smoke size"
 	@echo "make lab         JupyterLab on the notebooks"
-	@echo "make lint        ruff, and notebooks without outputs"
+	@echo "make lint        ruff on modules and notebooks"
 
 install: $(VENV)/installed
 

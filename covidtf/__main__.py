@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from covidtf.config import ReportConfig
 from covidtf.files import DataError
 
 
@@ -37,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _reproduce(options: argparse.Namespace) -> int:
     # Imported here: papermill takes a second that `--help` and `docs` need not wait for.
+    from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError
 
     from covidtf import report, reproduce
@@ -46,18 +48,22 @@ def _reproduce(options: argparse.Namespace) -> int:
         configs = reproduce.run(options.params, dict(options.p), out)
     except PapermillExecutionError as error:
         print(
-            f"covidtf: a notebook failed at cell {error.exec_count}: {error.ename}: {error.evalue}",
+            f"covidtf: notebook failed at cell {error.exec_count}: {error.ename}: {error.evalue}",
             file=sys.stderr,
         )
         return 1
-    print(report.summary_text(configs[-1].experiment_folder))
+    except DeadKernelError:
+        print("covidtf: the notebook's kernel died; often too little memory", file=sys.stderr)
+        return 1
+    if isinstance(configs[-1], ReportConfig):
+        print(report.summary_text(configs[-1].experiment_folder))
     return 0
 
 
 def _publish(options: argparse.Namespace) -> int:
-    from covidtf import config, runs
+    from covidtf import config, publication
 
-    written = runs.publish(options.folder, config.ROOT / "results" / options.folder.resolve().name)
+    written = publication.publish(options.folder, config.ROOT / "results" / options.folder.resolve().name)
     print(f"{len(written)} files under results/{options.folder.resolve().name}")
     return 0
 

@@ -80,16 +80,21 @@ class DataConfig(Config):
     """Notebook 01: which X-rays, how they are prepared, how they are split.
 
     Args:
-        data_folder: Folder that holds the public data sets under their own names (links are fine); `""`
-            is the environment variable `COVIDTF_DATA`. Phantoms need none.
+        data_folder: Folder that holds the public data sets, or links to them, under the names
+            covid-chestxray-dataset, CheXpert-v1.0-small (else CheXpert-v1.0), ChestX-ray14 and COVID-XRay-5K;
+            `""` is the environment variable `COVIDTF_DATA`. Phantoms need none.
         dataset: `sample` is covid-chestxray-dataset with ChestX-ray14; `v1` and `v3` are COVID-XRay-5K
-            rebuilt from its sources, `released` the authors' own archive.
+            rebuilt from its sources, `released` the authors' own archive, whose URLs, views, sexes and ages
+            come from covid-chestxray-dataset's `metadata.csv` if that is in `data_folder` too.
         missing: For `v3`, what to do when listed files are absent or altered.
         file_list: For `v1`, a list drawn earlier, to use again; `""` draws one.
-        strict: Drop train images whose patient, source URL or duplicate is in test.
+        covid_train: For `v1` without a list, COVID-19 images in train, drawn by patient.
+        covid_test: The same in test.
+        strict: Drop train (or val) images whose patient, source URL or duplicate is in test.
         crop: `center` is the published code's short side and centre crop; `resize` a plain resize.
-        test_fraction: Share of patients in test where no split is published.
-        patients: Phantoms to make, or real patients per label to keep; 0 keeps all.
+        test_fraction: Share of each label's images in test where no split is published; whole patients move.
+        patients: Phantoms to make, or real patients per split, label and source to keep; those left out are
+            among the rejected. 0 makes 250 phantoms and keeps all real patients.
         shortcut: Give the phantoms' classes different scanner styles.
     """
 
@@ -100,10 +105,12 @@ class DataConfig(Config):
     dataset: Literal["phantom", "sample", "v1", "v3", "released"] = "phantom"
     missing: Literal["stop", "go on"] = "stop"
     file_list: str = ""
+    covid_train: int = _at_least(31, 1)
+    covid_test: int = _at_least(40, 1)
     strict: bool = False
     crop: Literal["center", "resize"] = "center"
     test_fraction: float = _at_least(0.3, 0.05)
-    patients: int = _at_least(250, 0)
+    patients: int = _at_least(0, 0)
     shortcut: bool = False
 
     @property
@@ -117,7 +124,7 @@ class DataConfig(Config):
         if not named:
             raise DataError(
                 f"dataset {self.dataset!r} needs public images: set `data_folder` or COVIDTF_DATA to a "
-                "folder that holds covid-chestxray-dataset/, CheXpert-v1.0-small/ or ChestX-ray14/"
+                "folder with covid-chestxray-dataset/, CheXpert-v1.0-small/, ChestX-ray14/ or COVID-XRay-5K/"
             )
         folder = ROOT / Path(named).expanduser()
         if not folder.is_dir():
@@ -181,6 +188,11 @@ class TrainConfig(Config):
             raise ValueError(
                 f"`head_epochs` must be at most `epochs`. Received: {self.head_epochs} > {self.epochs}"
             )
+
+    @property
+    def weights_record(self) -> Path:
+        """Record of the run that `weights` names."""
+        return ROOT / Path(self.weights).expanduser() / "provenance.json"
 
     @property
     def run_id(self) -> str:

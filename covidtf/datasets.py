@@ -12,9 +12,12 @@ from covidtf.duplicates import duplicates
 from covidtf.files import DataError
 from covidtf.images import prepare
 from covidtf.images.prepare import Prepared
+from covidtf.metrics import evaluation
 from covidtf.sources import released, xray5k
-from covidtf.sources.chexpert import read_chexpert
+from covidtf.sources.chexpert import find_chexpert, read_chexpert
 from covidtf.sources.metadata import CHESTXRAY14, CHEXPERT, COVID_CHESTXRAY, PHANTOM
+
+PHANTOMS = 250  # patients, where the settings name no number
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Collected:
     Attributes:
         manifest: One row per image; `split` as published, empty where we draw it.
         roots: Source name -> folder in which the manifest's paths lie.
-        rejected: Columns source, path, row, reason.
+        rejected: Columns source, path, row, reason; what `patients` left out is here too.
         report: One row per published file of COVID-XRay-5K v3 with its state; empty for other data sets.
     """
 
@@ -42,7 +45,7 @@ class Division:
         manifest: With `split`; rows that `strict` dropped have split `""` and keep their place.
         pairs: Exact and near duplicates, see `duplicates.duplicates`.
         overlaps: Patients, URLs and duplicates in two splits as they came; empty for a split of ours.
-        dropped: Rows that `strict` took out, with the reason.
+        dropped: Rows that `strict` took out, with their former split and the `reason`.
     """
 
     manifest: pd.DataFrame
@@ -54,14 +57,18 @@ class Division:
 def collect(config: DataConfig) -> Collected:
     """Read the sources of `config.dataset`; phantoms are made first.
 
+    For v3, `tables/v3_files.csv` in the step's folder says in which state every published file is; it is
+    written before an error about files is raised.
+
     Raises:
         DataError: A folder or table is absent or not what was wanted, or nothing is left.
     """
     found = _COLLECT[config.dataset](config)
-    table = _fewer(found.manifest, config)
+    table, left_out = _fewer(found.manifest, config)
+    rejected = pd.concat([found.rejected, left_out], ignore_index=True)
     if table.empty:
-        raise DataError(f"dataset {config.dataset!r}: no image is left. Rejected: {len(found.rejected)}")
-    return Collected(table, found.roots, found.rejected, found.report)
+        raise DataError(f"dataset {config.dataset!r}: no image is left. Rejected: {len(rejected)}")
+    return Collected(table, found.roots, rejected, found.report)
 
 
 def divide(config: DataConfig, table: pd.DataFrame) -> Division:
@@ -75,16 +82,39 @@ def divide(config: DataConfig, table: pd.DataFrame) -> Division:
     Raises:
         DataError: An overlap in a split of ours, or a label too rare to be in every split.
     """
-    pairs = duplicates(table)
+    pairs, nothing = duplicates(table), table.iloc[:0].assign(reason="")
     if not (table["split"] != "").any():
         table = splits.split(table, pairs, test=config.test_fraction, val=0.1, seed=config.seed)
-        return Division(table, pairs, splits.check(table, pairs), table.iloc[:0])
-    overlaps, dropped = splits.check(table, pairs, published=True), table.iloc[:0]
+        return Division(table, pairs, splits.check(table, pairs), nothing)
+    overlaps, dropped = splits.check(table, pairs, published=True), nothing
     if config.strict:
         table, dropped = splits.strict(table, overlaps)
     if not (table["split"] == "val").any():
         table = splits.add_val(table, pairs, fraction=0.1, seed=config.seed)
     return Division(table, pairs, overlaps, dropped)
+
+
+def counts(table: pd.DataFrame, report: pd.DataFrame) -> pd.DataFrame:
+    """Images and patients per split, source and label; for v3 beside how many files were wanted.
+
+    Args:
+        table: Manifest with `split`.
+        report: Of `Collected`.
+    Returns:
+        Columns split, source, label, images, patients. For v3 also the numbers of files
+        wanted, present, absent, altered and outside in the published split, whose train includes our val.
+    """
+    keys = ["split", "source", "label"]
+    numbers = evaluation.counts(table, tuple(keys))
+    if report.empty:
+        return numbers
+    states = pd.crosstab([report[key] for key in keys], report["state"])
+    states = states.reindex(columns=["present", "absent", "altered", "outside"], fill_value=0)
+    states.insert(0, "wanted", states.sum(axis=1))
+    merged = numbers.merge(states.reset_index(), on=keys, how="outer").sort_values(keys, ignore_index=True)
+    return merged.astype(dict.fromkeys(merged.columns.drop(keys), "Int64")).fillna(
+        {"images": 0, "patients": 0}
+    )
 
 
 def load(folder: Path) -> Prepared:
@@ -109,7 +139,7 @@ def load(folder: Path) -> Prepared:
 
 def _phantom(config: DataConfig) -> Collected:
     folder = config.folder / "phantoms"
-    phantom.write_xrays(folder, patients=config.patients, seed=config.seed, shortcut=config.shortcut)
+    phantom.write_xrays(folder, config.patients or PHANTOMS, seed=config.seed, shortcut=config.shortcut)
     table, rejected = sources.read_phantom(folder)
     return Collected(table, {PHANTOM: folder}, rejected, pd.DataFrame())
 
@@ -128,7 +158,9 @@ def _sample(config: DataConfig) -> Collected:
 
 def _v3(config: DataConfig) -> Collected:
     roots = _xray5k_roots(config)
-    table, report = xray5k.rebuild_v3(roots[COVID_CHESTXRAY], roots[CHEXPERT], config.missing)
+    table, report = xray5k.rebuild_v3(
+        roots[COVID_CHESTXRAY], roots[CHEXPERT], config.missing, config.folder / "tables" / "v3_files.csv"
+    )
     lost = report.loc[report["state"] != "present", ["source", "path", "state"]]
     rejected = lost.rename(columns={"state": "reason"}).assign(row="")
     return Collected(table, roots, rejected, report)
@@ -143,13 +175,18 @@ def _v1(config: DataConfig) -> Collected:
         everything = pd.concat([covid, chexpert], ignore_index=True)
         table = xray5k.apply_list(everything, ROOT / Path(config.file_list).expanduser(), roots)
     else:
-        table = xray5k.sample_v1(covid, chexpert, seed=config.seed)
+        numbers = (config.covid_train, config.covid_test)
+        table = xray5k.sample_v1(covid, chexpert, numbers, seed=config.seed)
     return Collected(table, roots, rejected, pd.DataFrame())
 
 
 def _released(config: DataConfig) -> Collected:
     folder = config.source_folder / "COVID-XRay-5K"
     table, rejected = released.read_covid_xray_5k(folder)
+    # The archive names no URLs, without which `strict` cannot see one publication in train and test.
+    metadata = config.source_folder / COVID_CHESTXRAY / "metadata.csv"
+    if metadata.is_file():
+        table = xray5k.join_metadata(table, metadata)
     return Collected(table, {COVID_CHESTXRAY: folder, CHEXPERT: folder}, rejected, pd.DataFrame())
 
 
@@ -157,16 +194,20 @@ _COLLECT = {"phantom": _phantom, "sample": _sample, "v3": _v3, "v1": _v1, "relea
 
 
 def _xray5k_roots(config: DataConfig) -> dict[str, Path]:
-    # CheXpert's reader finds the release, small or full, below its parent.
-    return {COVID_CHESTXRAY: config.source_folder / COVID_CHESTXRAY, CHEXPERT: config.source_folder}
+    folder = config.source_folder
+    return {COVID_CHESTXRAY: folder / COVID_CHESTXRAY, CHEXPERT: find_chexpert(folder)}
 
 
-def _fewer(table: pd.DataFrame, config: DataConfig) -> pd.DataFrame:
-    """At most `config.patients` patients of each split, label and source; phantoms are made as many."""
+def _fewer(table: pd.DataFrame, config: DataConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """At most `config.patients` patients of each split, label and source, and the other rows as rejected."""
     if config.dataset == "phantom" or config.patients == 0:
-        return table
+        return table, pd.DataFrame()
     patients = table[["split", "label", "source", "patient_id"]].drop_duplicates()
     patients = patients.sort_values(list(patients.columns))
     order = np.random.default_rng([config.seed, 3]).permutation(len(patients))
     kept = patients.iloc[order].groupby(["split", "label", "source"]).head(config.patients)
-    return manifest.make(table.merge(kept), config.dataset)
+    rows = table.merge(kept)
+    others = table[~table["image_id"].isin(rows["image_id"])]
+    reason = "left out by `patients`: " + others["split"] + " " + others["label"]
+    left_out = others[["source", "path"]].assign(row="", reason=reason.str.replace("  ", " "))
+    return manifest.make(rows, config.dataset), left_out

@@ -1,6 +1,7 @@
 """Files: written whole or not at all, hashed, and progress shown while they are read."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -66,6 +67,25 @@ def atomic(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path, work: str) -> Iterator[None]:
+    """Keep other processes from the same work in `folder`; the lock goes with its process however that ends.
+
+    Args:
+        folder: Made if absent; the lock is the file `.lock` in it.
+        work: What is being done, for the error.
+    Raises:
+        DataError: If another process holds the lock.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(f"{folder}: another process is {work} in this folder") from error
+        yield
 
 
 def write_csv(table: pd.DataFrame, path: str | Path) -> Path:

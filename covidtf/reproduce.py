@@ -1,12 +1,13 @@
 """Run an experiment: its notebooks in order through papermill, each only if what it depends on changed."""
 
+import contextlib
 import hashlib
 import json
 import os
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import Field, asdict, fields
 from pathlib import Path
 
 import nbformat
@@ -15,7 +16,7 @@ import yaml
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 from covidtf.config import CONFIGS, ROOT, Config, DataConfig, ReportConfig, TrainConfig
-from covidtf.files import DataError, read_json, write_json
+from covidtf.files import DataError, locked, read_json, write_json
 
 NOTEBOOKS = ROOT / "notebooks"
 BASELINE = "01_xray_dataset/baseline-mean-std"
@@ -37,9 +38,8 @@ def plan(params: Path, overrides: dict[str, str], out: str | None = None) -> lis
         ValueError: An unknown or wrongly typed parameter; says which are known.
     """
     experiment = _read_experiment(params)
-    shared = dict(experiment.get("parameters", {}))
-    shared |= {name: yaml.safe_load(text) for name, text in overrides.items()}
-    shared["experiment"] = experiment["experiment"]
+    shared = {"experiment": experiment["experiment"], **experiment["parameters"]}
+    shared |= {name: _value(name, text) for name, text in overrides.items()}
     if out is not None:
         shared["out"] = out
     steps = [_step(params, item) for item in experiment["steps"]]
@@ -47,7 +47,9 @@ def plan(params: Path, overrides: dict[str, str], out: str | None = None) -> lis
     unknown = sorted(set(shared) - known)
     if unknown:
         raise ValueError(f"{params}: no step has parameters {unknown}. Known are {sorted(known)}")
-    return _fill_report([_configure(params, kind, own, shared) for kind, own in steps])
+    configs = _fill_report([_configure(params, kind, own, shared) for kind, own in steps])
+    _check_weights(configs)
+    return configs
 
 
 def run(params: Path, overrides: dict[str, str], out: str | None = None) -> list[Config]:
@@ -61,6 +63,12 @@ def run(params: Path, overrides: dict[str, str], out: str | None = None) -> list
     """
     configs = plan(params, overrides, out)
     os.environ["COVIDTF_COMMAND"] = _command(params, overrides)
+    with locked(configs[0].experiment_folder, "running an experiment"):
+        _run_steps(configs)
+    return configs
+
+
+def _run_steps(configs: list[Config]) -> None:
     keys: dict[Path, tuple[str, str]] = {}
     for number, config in enumerate(configs, start=1):
         key = _key(config, [value for step, value in keys.values() if step in config.reads])
@@ -71,7 +79,6 @@ def run(params: Path, overrides: dict[str, str], out: str | None = None) -> list
             print(label, flush=True)
             _execute(config, key)
         keys[config.folder] = (config.step, key)
-    return configs
 
 
 def _execute(config: Config, key: str) -> None:
@@ -111,13 +118,18 @@ def _is_done(folder: Path, key: str) -> bool:
 def _key(config: Config, upstream: list[str]) -> str:
     """Sha256 of all a step depends on: settings, notebook, package, earlier steps, the user's data folder."""
     digest = hashlib.sha256(config.digest().encode())
-    for path in [NOTEBOOKS / f"{config.step}.ipynb", *sorted((ROOT / "covidtf").rglob("*.py"))]:
+    package = (
+        path for ending in ("py", "csv", "mplstyle") for path in (ROOT / "covidtf").rglob(f"*.{ending}")
+    )
+    for path in [NOTEBOOKS / f"{config.step}.ipynb", *sorted(package)]:
         digest.update(path.read_bytes())
     digest.update(json.dumps(upstream).encode())
     if isinstance(config, DataConfig) and config.dataset != "phantom":
         digest.update(json.dumps(list(_stamps(config.source_folder))).encode())
+        if config.file_list:
+            digest.update((ROOT / Path(config.file_list).expanduser()).read_bytes())
     if isinstance(config, TrainConfig) and config.weights != "none":
-        digest.update((ROOT / config.weights / "provenance.json").read_bytes())
+        digest.update(config.weights_record.read_bytes())
     return digest.hexdigest()
 
 
@@ -146,14 +158,27 @@ def _read_experiment(params: Path) -> dict:
     extra = set(experiment) - {"experiment", "steps", "parameters"}
     if extra:
         raise DataError(f"{params}: unknown entries {sorted(extra)}")
+    experiment = {"parameters": {}, **experiment}
+    for entry, kind in (("parameters", dict), ("steps", list)):
+        if not isinstance(experiment[entry], kind) or (kind is list and not experiment[entry]):
+            raise DataError(f"{params}: `{entry}` must be a {kind.__name__}. Received: {experiment[entry]!r}")
     return experiment
 
 
 def _step(params: Path, item: object) -> tuple[type[Config], dict]:
     name, own = next(iter(item.items())) if isinstance(item, dict) and len(item) == 1 else (item, {})
-    if name not in CONFIGS:
+    if not isinstance(name, str) or name not in CONFIGS:
         raise DataError(f"{params}: a step must be one of {sorted(CONFIGS)}. Received: {name!r}")
+    if not isinstance(own or {}, dict):
+        raise DataError(f"{params}: {name} must have parameters by name. Received: {own!r}")
     return CONFIGS[name], dict(own or {})
+
+
+def _value(name: str, text: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"`{name}` cannot be read as YAML. Received: {text!r}") from error
 
 
 def _configure(params: Path, kind: type[Config], own: dict, shared: dict) -> Config:
@@ -161,7 +186,26 @@ def _configure(params: Path, kind: type[Config], own: dict, shared: dict) -> Con
     unknown = sorted(set(own) - names)
     if unknown:
         raise ValueError(f"{params}: {kind.step} has no parameters {unknown}. Known are {sorted(names)}")
-    return kind(**own | {name: value for name, value in shared.items() if name in names})
+    values = own | {name: value for name, value in shared.items() if name in names}
+    return kind(
+        **{item.name: _number(item, values[item.name]) for item in fields(kind) if item.name in values}
+    )
+
+
+def _number(item: Field, value: object) -> object:
+    """`1e-4` is text to YAML, which wants `1.0e-4`; notebooks and people write the former."""
+    if item.type is float and isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
+
+
+def _check_weights(configs: list[Config]) -> None:
+    made = {config.folder for config in configs}
+    for config in configs:
+        named = isinstance(config, TrainConfig) and config.weights != "none"
+        if named and config.weights_record.parent not in made and not config.weights_record.is_file():
+            raise DataError(f"`weights`: {config.weights} is not the folder of a finished run")
 
 
 def _fill_report(configs: list[Config]) -> list[Config]:

@@ -1,13 +1,11 @@
 """Run folders: what a run used, what came out, and how both are read back and published."""
 
-import json
 import os
 import re
-import shutil
 import subprocess
 import time
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pandas as pd
@@ -25,12 +23,14 @@ class Run:
 
     Attributes:
         run_id: Name of the folder.
+        folder: The folder, below the experiment's.
         config: Settings, as written.
         provenance: Where it came from: code, data, weights, versions, machine.
         predictions: One row per val and test image, one score column per class.
     """
 
     run_id: str
+    folder: str
     config: dict
     provenance: dict
     predictions: pd.DataFrame
@@ -47,25 +47,42 @@ class Run:
         return "random weights" if started == "none" else started
 
 
-def provenance(config: Config, inputs: dict[str, Path], seconds: float, **more: object) -> dict:
+def origin() -> dict:
+    """What this process computes with: to be recorded with a result when it is computed, not later.
+
+    Returns:
+        `time` (UTC), `command`, `commit`, `dirty`, `versions`. `commit` is `unknown` without git or outside
+        of a repository. `dirty` is False if the code is the commit's, True if a tracked file differs or the
+        package holds Python files that git does not track, `unknown` where git cannot tell.
+    """
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": os.environ.get("COVIDTF_COMMAND", "notebook"),
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": _dirty(),
+        "versions": {name: _version(name) for name in ("covidtf", *PACKAGES)},
+    }
+
+
+def provenance(
+    config: Config, inputs: dict[str, Path], seconds: float, recorded: dict | None = None, **more: object
+) -> dict:
     """Everything needed to say later where a result came from.
 
     Args:
         config: Settings of the step.
         inputs: Name -> file that the result depends on or that it kept (manifest, weights); hashed.
         seconds: Duration; of a training, the sum over its epochs, however often it was interrupted.
-        more: Anything else JSON can hold (device, backend, what the weights started from).
+        recorded: The `origin` of a result that was computed earlier, with whatever was added to it; without
+            it the result is taken to be of this process.
+        more: Anything else JSON can hold.
     """
     return {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **(origin() if recorded is None else recorded),
         "seconds": round(seconds, 1),
-        "command": os.environ.get("COVIDTF_COMMAND", "notebook"),
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": _git("status", "--porcelain", "--untracked-files=no") not in ("", "unknown"),
         "seed": config.seed,
         "smoke": config.smoke,
         "sha256": {"config": config.digest()} | {name: sha256(path) for name, path in inputs.items()},
-        "versions": {"covidtf": version("covidtf")} | {name: version(name) for name in PACKAGES},
         **more,
     }
 
@@ -81,8 +98,12 @@ def write(config: Config, folder: Path, record: dict, **more: object) -> Path:
     return write_json(record, folder / "provenance.json")
 
 
-def read(folder: str | Path) -> Run:
+def read(folder: str | Path, experiment_folder: str | Path | None = None) -> Run:
     """Read a complete run.
+
+    Args:
+        folder: Run folder.
+        experiment_folder: The experiment's; by default the run folder's parent.
 
     Raises:
         DataError: A file is absent or malformed, or `predictions.csv` is not the one that was recorded.
@@ -96,7 +117,8 @@ def read(folder: str | Path) -> Run:
     if recorded != found:
         raise DataError(f"{folder / 'predictions.csv'}: sha256 must be {recorded}. Received: {found}")
     table = predictions.read(folder / "predictions.csv")
-    return Run(folder.name, read_json(folder / "config.json"), record, table)
+    below = str(folder.relative_to(experiment_folder or folder.parent))
+    return Run(folder.name, below, read_json(folder / "config.json"), record, table)
 
 
 def find(experiment_folder: Path, names: str = "*") -> list[Run]:
@@ -104,27 +126,44 @@ def find(experiment_folder: Path, names: str = "*") -> list[Run]:
 
     Args:
         experiment_folder: Folder with one folder per run.
-        names: Folder names separated by spaces; `*` takes every folder that holds a complete run.
+        names: Folder names separated by spaces; `*` takes every folder with a `provenance.json`.
     Raises:
-        DataError: A named run is absent, or there is none at all.
+        DataError: A run is absent or not whole, there is none at all, or two were scored on other images, so
+            that they cannot be compared.
     """
     if names == "*":
-        folders = sorted(path.parent for path in experiment_folder.rglob("predictions.csv"))
+        folders = sorted(path.parent for path in experiment_folder.rglob("provenance.json"))
     else:
         folders = [experiment_folder / name for name in names.split()]
-    runs = [read(folder) for folder in folders]
+    runs = [read(folder, experiment_folder) for folder in folders]
     if not runs:
         raise DataError(f"{experiment_folder}: no complete run. Run notebook 04 first")
+    for run in runs[1:]:
+        _refuse_other_images(runs[0], run)
     return sorted(runs, key=lambda run: "baseline" in run.config)
 
 
+def _refuse_other_images(one: Run, other: Run) -> None:
+    columns = ["image_id", "split", "label"]
+    first, second = (
+        run.predictions[columns].sort_values("image_id", ignore_index=True) for run in (one, other)
+    )
+    if not first.equals(second):
+        raise DataError(
+            f"{other.run_id}: scored other images than {one.run_id} ({len(second)} and {len(first)}); "
+            "name the runs to report on, or run them again on one data set"
+        )
+
+
 def names(found: list[Run]) -> list[str]:
-    """What to call each run: its network, and the seed too where one network ran with several."""
-    networks = [run.name for run in found]
-    return [
-        run.name if networks.count(run.name) == 1 else f"{run.name}, seed {run.config['seed']}"
-        for run in found
-    ]
+    """What to call each run: its network; where that repeats also its seed, then the end of its run id."""
+    result = [run.name for run in found]
+    for more in (lambda run: f"seed {run.config['seed']}", lambda run: run.run_id.rpartition("-")[2]):
+        result = [
+            name if result.count(name) == 1 else f"{name}, {more(run)}"
+            for name, run in zip(result, found, strict=True)
+        ]
+    return result
 
 
 def slug(name: str) -> str:
@@ -136,67 +175,26 @@ def slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
 
 
-PUBLISHED = {".csv", ".json", ".svg"}
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
-def publish(experiment_folder: Path, results: Path) -> list[Path]:
-    """Copy from a working folder to `results/` what may be committed: tables, curves, records, numbers.
-
-    No weights, no prepared arrays, and nothing that shows an image: manifests and executed notebooks of the
-    data steps stay behind, of the others notebooks go along. What was in the target before is replaced.
-
-    Args:
-        experiment_folder: `<out>/<experiment>`.
-        results: Folder for the experiment's published files.
-    Returns:
-        The files written.
-    Raises:
-        DataError: A smoke run, an incomplete run, or a file that names a folder of this machine.
-    """
-    chosen = [path for path in sorted(experiment_folder.rglob("*")) if _publishable(path, experiment_folder)]
-    for path in chosen:
-        _refuse_private(path, {str(ROOT), str(Path.home()), str(experiment_folder.resolve().parent)})
-    staged = results.with_name(f".{results.name}.partial")
-    shutil.rmtree(staged, ignore_errors=True)
-    for path in chosen:
-        target = staged / path.relative_to(experiment_folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(_without_papermill(path))
-    shutil.rmtree(results, ignore_errors=True)
-    staged.rename(results)
-    return [results / path.relative_to(experiment_folder) for path in chosen]
-
-
-def _publishable(path: Path, top: Path) -> bool:
-    """Whether a file is a table, record or curve; the names of the folders decide what may show images."""
-    parts = path.relative_to(top).parts
-    if not path.is_file() or any(part.startswith(".") for part in parts) or path.name == "step.json":
-        return False
-    if parts[0] in ("01_xray_dataset", "03_augmentation"):
-        return len(parts) == 3 and parts[1] in ("tables", "baseline-mean-std") and path.suffix in PUBLISHED
-    return len(parts) == 2 and (path.suffix in PUBLISHED or path.name == "notebook.ipynb")
-
-
-def _refuse_private(path: Path, folders: set[str]) -> None:
-    text = path.read_text(encoding="utf-8")
-    for private in folders - {"/"}:
-        if private in text:
-            raise DataError(f"{path}: names a folder of this machine ({private}); rerun with relative paths")
-    if path.name == "provenance.json" and json.loads(text)["smoke"]:
-        raise DataError(f"{path}: a smoke run is never published")
-
-
-def _without_papermill(path: Path) -> bytes:
-    if path.suffix != ".ipynb":
-        return path.read_bytes()
-    notebook = read_json(path)
-    notebook["metadata"].pop("papermill", None)
-    for cell in notebook["cells"]:
-        cell["metadata"].pop("papermill", None)
-        cell["metadata"].pop("execution", None)
-    return (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode()
+def _dirty() -> bool | str:
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    untracked = _git("ls-files", "--others", "--", "covidtf/*.py")
+    return "unknown" if "unknown" in (changed, untracked) else bool(changed or untracked)
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    # A copy of the code without a repository must not pass for the one that its folder may lie in.
+    own = os.environ | {"GIT_CEILING_DIRECTORIES": str(ROOT.parent)}
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=ROOT, env=own, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return "unknown"
     return done.stdout.strip() if done.returncode == 0 else "unknown"

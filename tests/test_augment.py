@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from covidtf import manifest, splits
-from covidtf.files import DataError
+from covidtf.files import DataError, read_json
 from covidtf.images import augment as module
 from covidtf.images import store
 from covidtf.images.augment import augment, transform
@@ -199,14 +199,18 @@ def test_images_of_val_and_test_are_never_augmented(prepared, tmp_path):
     assert not (tmp_path / "a").exists()
 
 
-def test_augmented_images_are_not_augmented_again(prepared, tmp_path):
-    """The result of one call is no input of a second for the same label."""
+def test_augmented_images_are_not_augmented_again(prepared, tmp_path, capsys):
+    """A label that has copies in train stays as it is, which is said and recorded; another is enlarged."""
     once = augment(prepared, tmp_path / "a", factor=2)
-    with pytest.raises(
-        DataError, match=r"3 images of 'COVID-19' are augmented already, the first is .*0\.png#aug1"
-    ):
-        augment(once, tmp_path / "b")
-    assert len(augment(once, tmp_path / "b", factor=2, label="non-COVID").images) == 6 + 3 + 1
+    assert capsys.readouterr().err == ""
+    again = augment(once, tmp_path / "b", "paper", factor=5)
+    assert "train holds 3 augmented images of COVID-19 already; none is added" in capsys.readouterr().err
+    assert np.array_equal(again.images, once.images)
+    pd.testing.assert_frame_equal(again.manifest, once.manifest)
+    settings = [read_json(result.folder / "settings.json") for result in (once, again)]
+    assert [(s["recipe"], s["augmented_before"]) for s in settings] == [("released", 0), ("none", 3)]
+    assert settings[1]["operations"] == []
+    assert len(augment(once, tmp_path / "c", factor=2, label="non-COVID").images) == 6 + 3 + 1
 
 
 @pytest.mark.parametrize(

@@ -303,7 +303,7 @@ def quick(monkeypatch):
 
 
 def contents(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -394,6 +394,24 @@ def test_half_written_folder_is_made_anew(tmp_path, quick, monkeypatch):
     (tmp_path / "broken" / "images" / "phantom00002_0.png").unlink()
     write_xrays(tmp_path / "broken", 4, 1, size=64, workers=1)
     assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
+
+
+def test_second_writer_is_refused(tmp_path, quick, monkeypatch):
+    """While phantoms are written, another call for the folder is refused by its name and deletes nothing."""
+    write_xrays(tmp_path / "alone", 3, 1, size=64, workers=1)
+    write_patient, refused = phantom._write_patient, []
+
+    def disturbed(job):
+        rows = write_patient(job)
+        with pytest.raises(DataError, match=f"{job.folder}: another process is writing phantoms") as error:
+            write_xrays(job.folder, 2, 1, seed=9, size=64, workers=1)
+        refused.append(error)
+        return rows
+
+    monkeypatch.setattr(phantom, "_write_patient", disturbed)
+    write_xrays(tmp_path / "busy", 3, 1, size=64, workers=1)
+    assert len(refused) == 3
+    assert contents(tmp_path / "busy") == contents(tmp_path / "alone")
 
 
 def test_other_settings_leave_no_image_behind(tmp_path, quick):

@@ -249,6 +249,14 @@ def test_samples_are_shown_in_grey_and_unstretched():
         pictures.samples(axes, images[:3], ["COVID-19"] * 4)
 
 
+def test_families_of_different_size_are_cut_to_the_smallest():
+    """Copies that were drawn differ in number; the grid takes as many of each original as all have."""
+    table = pd.DataFrame({"image_id": list("abcdefgh"), "parent_id": ["", "", "", "b", "a", "b", "b", "a"]})
+    assert pictures.families(table, 2) == ([1, 0], [[3, 5], [4, 7]])
+    assert pictures.families(table, 1) == ([1], [[3, 5, 6]])
+    assert pictures.families(table[:3], 2) == ([], [])
+
+
 def test_before_and_after_stand_in_one_row():
     """An original stands left of its copies; axes that do not fit are refused."""
     images = np.arange(6, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8)

@@ -4,7 +4,7 @@ import nbformat
 import pytest
 import yaml
 
-from covidtf import reproduce
+from covidtf import files, reproduce
 from covidtf.__main__ import main
 from covidtf.files import DataError
 
@@ -44,6 +44,8 @@ def test_plan_merges_parameters_in_order(params):
         ({"epoch": "5"}, "no step has parameters .'epoch'.. Known are .*epochs"),
         ({"epochs": "many"}, "`epochs` must be int. Received: 'many'"),
         ({"smoke": "'false'"}, "`smoke` must be bool"),
+        ({"weights": "{"}, "`weights` cannot be read as YAML"),
+        ({"weights": "runs/absent/run"}, "`weights`: runs/absent/run is not the folder of a finished run"),
     ],
 )
 def test_wrong_parameters_stop_before_anything_starts(params, overrides, message, tmp_path):
@@ -56,6 +58,13 @@ def test_wrong_parameters_stop_before_anything_starts(params, overrides, message
 def test_command_line_false_is_false(params):
     """`-p smoke false` gives the boolean, not papermill's truthy string."""
     assert reproduce.plan(params, {"smoke": "false"})[0].smoke is False
+
+
+def test_floats_and_the_experiment_can_be_given_as_people_write_them(params):
+    """`-p learning_rate 1e-4`, which YAML takes for text, is a number; the experiment's name can be set."""
+    data, _, train, *_ = reproduce.plan(params, {"learning_rate": "1e-4", "experiment": "other"})
+    assert train.learning_rate == 1e-4
+    assert data.experiment == "other"
 
 
 @pytest.mark.parametrize(
@@ -119,6 +128,13 @@ def test_unchanged_steps_are_skipped_and_a_crash_is_continued(params, counting_n
 
     reproduce.run(params, {"factor": "3"}, out)
     assert log.read_text().split()[5:] == ["03_augmentation", "ResNet18", "SqueezeNet1_0", "06_report"]
+
+
+def test_two_runners_do_not_share_a_folder(params, counting_notebooks, tmp_path):
+    """A second process that runs the same experiment is told so."""
+    config = reproduce.plan(params, {}, str(tmp_path / "out"))[0]
+    with files.locked(config.experiment_folder, "testing"), pytest.raises(DataError, match="another process"):
+        reproduce.run(params, {}, str(tmp_path / "out"))
 
 
 def test_lost_output_is_made_again(params, counting_notebooks, tmp_path):

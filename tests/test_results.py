@@ -8,7 +8,6 @@ from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from covidtf import report, runs
 from covidtf.config import ROOT
-from covidtf.files import DataError
 
 RESULTS = ROOT / "results"
 EXPERIMENTS = sorted(path for path in RESULTS.iterdir() if path.is_dir())
@@ -62,14 +61,3 @@ def test_results_hold_no_images_and_no_weights():
         assert "<image" not in path.read_text() or path.stem == "confusion"
     steps = {nbformat.read(path, as_version=4).cells[0].source[:4] for path in RESULTS.rglob("*.ipynb")}
     assert steps <= {"# 04", "# 06"}
-
-
-@pytest.mark.parametrize("key", ["results absent", "nothing x", "value phantom-xray ResNet99 auroc"])
-def test_unknown_keys_are_named(key, tmp_path, monkeypatch):
-    """A marker that no file can fill is an error with the document's name, not an empty table."""
-    for name in report.DOCUMENTS:
-        (tmp_path / name).write_text(f"<!-- from: {key} -->x<!-- end -->")
-    monkeypatch.setattr(report, "ROOT", tmp_path)
-    with pytest.raises(DataError, match=r"README\.md"):
-        report.update_documents()
-    assert (tmp_path / "README.md").read_text() == f"<!-- from: {key} -->x<!-- end -->"

@@ -1,11 +1,13 @@
 """Run folders: complete or refused, and only what may be public is published."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
-from covidtf import predictions, runs
+from covidtf import files, predictions, publication, runs
 from covidtf.config import ROOT, TrainConfig
 from covidtf.files import DataError, write_csv
 
@@ -24,6 +26,8 @@ def experiment(tmp_path):
     (folder / "roc.svg").write_text("<svg/>")
     inputs = {"predictions": folder / "predictions.csv"}
     runs.write(config, folder, runs.provenance(config, inputs, 1.0, device="cpu"))
+    report = pd.DataFrame({"folder": [config.run_id]})
+    write_csv(report, config.experiment_folder / "06_report" / "results.csv")
     tables = config.experiment_folder / "01_xray_dataset" / "tables"
     write_csv(pd.DataFrame({"n": [2]}), tables / "counts.csv")
     (tables.parent / "notebook.ipynb").write_text("{}")
@@ -60,22 +64,66 @@ def test_absent_runs_are_an_error(experiment, tmp_path):
 def test_publish_leaves_images_and_weights_behind(experiment, tmp_path):
     """Tables, records and curves go to results/; weights, bitmaps, manifests and data notebooks do not."""
     target = tmp_path / "results" / "phantom-xray"
-    published = {str(path.relative_to(target)) for path in runs.publish(experiment, target)}
+    published = {str(path.relative_to(target)) for path in publication.publish(experiment, target)}
     run_id = TrainConfig(epochs=1).run_id
     wanted = {f"{run_id}/{name}" for name in ("config.json", "provenance.json", "predictions.csv", "roc.svg")}
-    assert published == wanted | {"01_xray_dataset/tables/counts.csv"}
+    assert published == wanted | {"01_xray_dataset/tables/counts.csv", "06_report/results.csv"}
+
+
+def test_publish_leaves_runs_behind_that_the_report_does_not_list(experiment, tmp_path):
+    """What earlier settings left in the working folder is not published."""
+    (run,) = runs.find(experiment)
+    shutil.copytree(experiment / run.run_id, experiment / "stale")
+    published = publication.publish(experiment, tmp_path / "results")
+    assert not [path for path in published if "stale" in path.parts]
+
+
+@pytest.mark.parametrize("lost", ["06_report/results.csv", "predictions.csv"])
+def test_publish_of_something_incomplete_keeps_what_was_published(experiment, tmp_path, lost):
+    """A wrong folder, or a run that is not whole, is an error, and what was published stays."""
+    (run,) = runs.find(experiment)
+    target = tmp_path / "results" / "phantom-xray"
+    before = publication.publish(experiment, target)
+    (experiment / (lost if "/" in lost else f"{run.run_id}/{lost}")).unlink()
+    with pytest.raises(DataError, match="missing"):
+        publication.publish(experiment, target)
+    assert all(path.is_file() for path in before)
+
+
+def test_runs_are_called_by_what_tells_them_apart(experiment):
+    """The network alone, with the seed where a network repeats, and with the run id's end where both do."""
+    (run,) = runs.find(experiment)
+    other = replace(run, config=run.config | {"seed": 1})
+    again = replace(run, run_id="ResNet18-seed0-abc")
+    assert runs.names([run]) == ["ResNet18"]
+    assert runs.names([run, other]) == ["ResNet18, seed 0", "ResNet18, seed 1"]
+    end = run.run_id.rpartition("-")[2]
+    assert runs.names([run, again]) == [f"ResNet18, seed 0, {end}", "ResNet18, seed 0, abc"]
+
+
+def test_runs_on_other_images_are_not_compared(experiment):
+    """Two runs whose test images differ are refused together."""
+    (run,) = runs.find(experiment)
+    folder = experiment / "other"
+    shutil.copytree(experiment / run.run_id, folder)
+    predictions.write(run.predictions.iloc[:1], folder / "predictions.csv")
+    record = json.loads((folder / "provenance.json").read_text())
+    record["sha256"]["predictions"] = files.sha256(folder / "predictions.csv")
+    (folder / "provenance.json").write_text(json.dumps(record))
+    with pytest.raises(DataError, match="scored other images"):
+        runs.find(experiment)
 
 
 @pytest.mark.parametrize("change", ["smoke", "path"])
 def test_publish_refuses_smoke_runs_and_private_paths(experiment, tmp_path, change):
     """What is in results/ before a refused publication stays as it was."""
     target = tmp_path / "results" / "phantom-xray"
-    runs.publish(experiment, target)
+    publication.publish(experiment, target)
     before = sorted(path.name for path in target.rglob("*"))
     record = next(experiment.glob("*/provenance.json"))
     value = json.loads(record.read_text())
     value.update({"smoke": True} if change == "smoke" else {"command": f"{ROOT}/x"})
     record.write_text(json.dumps(value))
     with pytest.raises(DataError, match="smoke run" if change == "smoke" else "folder of this machine"):
-        runs.publish(experiment, target)
+        publication.publish(experiment, target)
     assert sorted(path.name for path in target.rglob("*")) == before

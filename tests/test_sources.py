@@ -8,6 +8,7 @@ import pytest
 
 from covidtf import sources
 from covidtf.files import DataError
+from covidtf.sources.chexpert import find_chexpert
 
 
 def reasons(rejected):
@@ -364,7 +365,49 @@ def test_chexpert_rejects(tmp_path, old, new, reason):
     manifest, rejected = sources.read_chexpert(folder)
     assert len(manifest) == 3
     assert rejected["row"].iloc[0] == "2"
-    assert rejected["reason"].iloc[0].startswith(reason)
+    assert rejected["reason"].iloc[0].startswith(f"train.csv: {reason}")
+
+
+def test_chexpert_names_the_table_of_a_rejected_row(tmp_path):
+    """Row 2 of valid.csv is told from row 2 of train.csv, and a file without a row has no table."""
+    folder = makers.chexpert(tmp_path, FINDINGS)
+    for name in ("train", "valid"):
+        text = (folder / f"{name}.csv").read_text(encoding="utf-8")
+        text = text.replace("Male,50,Frontal", "Male,50,Oblique", 1)
+        (folder / f"{name}.csv").write_text(text, encoding="utf-8")
+    makers.image(folder / "train" / "patient00007" / "study1" / "view1_frontal.jpg")
+    _, rejected = sources.read_chexpert(folder)
+    assert rejected["row"].tolist() == ["2", "2", ""]
+    assert rejected["reason"].tolist() == [
+        "train.csv: Frontal/Lateral must be either. Received: 'Oblique'",
+        "valid.csv: Frontal/Lateral must be either. Received: 'Oblique'",
+        "no row names this file",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (["CheXpert-v1.0-small"], "CheXpert-v1.0-small"),
+        (["CheXpert-v1.0", "CheXpert-v1.0-small"], "CheXpert-v1.0-small"),
+        (["CheXpert-v1.0"], "CheXpert-v1.0"),
+        (["CheXpert-v1.0 batch 1 (validate & csv)"], "."),
+    ],
+)
+def test_find_chexpert(tmp_path, names, wanted):
+    """The small release comes first, then the full one, then the parent of its batches."""
+    for name in names:
+        (tmp_path / name).mkdir()
+    assert find_chexpert(tmp_path) == tmp_path / wanted
+
+
+def test_chexpert_under_another_name(tmp_path):
+    """A folder of another name is an error that says which names are looked for and what is there."""
+    (tmp_path / "chexpert").mkdir()
+    with pytest.raises(
+        DataError, match=r"CheXpert-v1\.0-small or CheXpert-v1\.0, .* Received: \['chexpert'\]"
+    ):
+        find_chexpert(tmp_path)
 
 
 def test_chestxray14_as_published(tmp_path):

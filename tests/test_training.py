@@ -13,13 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from covidtf import predictions, training
-from covidtf.files import DataError, read_json, sha256
+from covidtf import predictions, runs, training
+from covidtf.config import TrainConfig
+from covidtf.files import DataError, locked, read_json, sha256
 from covidtf.training import batches, checkpoints, predict, train, weights
 from covidtf.training.devices import keras
 from covidtf.training.networks import NETWORKS, Network, build
 
 SIZE = 32
+FILES = ("best.weights.h5", "history.csv", "predictions.csv")
 
 
 def tiny(x, classes):
@@ -204,7 +206,7 @@ def test_predictions_are_the_best_epochs(tmp_path):
     weights.load(model, tmp_path)
     rows = np.flatnonzero(data.manifest["split"].isin(["val", "test"]))
     np.testing.assert_allclose(predict(model, data.images, rows, 5)[:, 0], table["score_COVID-19"], rtol=1e-5)
-    assert record["weights_sha256"] == sha256(tmp_path / "best.weights.h5")
+    assert record["sha256"] == {name: sha256(tmp_path / name) for name in FILES}
 
 
 @pytest.mark.parametrize(
@@ -227,6 +229,118 @@ def test_a_finished_run_is_not_trained_again(finished, monkeypatch):
     """Calling a finished run returns its history without a step."""
     monkeypatch.setattr(training, "_run_epochs", None)
     assert len(train(settings(), prepare(), finished)) == 3
+
+
+def truncate(path):
+    """Cut a file short."""
+    os.truncate(path, 99)
+
+
+@pytest.mark.parametrize(
+    ("name", "alter"),
+    [
+        ("predictions.csv", Path.unlink),
+        ("predictions.csv", truncate),
+        ("history.csv", Path.unlink),
+        ("best.weights.h5", truncate),
+    ],
+)
+def test_a_run_that_lost_or_changed_a_file_is_trained_anew(finished, tmp_path, capsys, name, alter):
+    """The run is whole again with the same weights and predictions, and standard error says why."""
+    shutil.copytree(finished, tmp_path / "run")
+    alter(tmp_path / "run" / name)
+    assert len(train(settings(), prepare(), tmp_path / "run")) == 3
+    assert f"run: {name} lost or altered: trained anew" in capsys.readouterr().err
+    for file in ("best.weights.h5", "predictions.csv"):
+        assert sha256(tmp_path / "run" / file) == sha256(finished / file)
+    train(settings(), prepare(), tmp_path / "run")
+    assert capsys.readouterr().err == ""
+
+
+def origin(commit, dirty=False, when="2026-01-01"):
+    """What `runs.origin` might say."""
+    return {"time": when, "command": "notebook", "commit": commit, "dirty": dirty, "versions": {"a": "1"}}
+
+
+def test_calling_a_finished_run_again_keeps_its_origin(tmp_path, monkeypatch):
+    """Called again from other code, record and provenance still name what it was trained with."""
+    config = TrainConfig(out=str(tmp_path), seed=3)
+    monkeypatch.setattr(runs, "origin", lambda: origin("first"))
+    train(settings(), prepare(), tmp_path)
+    before = (tmp_path / "training.json").read_bytes()
+    monkeypatch.setattr(runs, "origin", lambda: origin("second", dirty=True, when="2026-01-02"))
+    train(settings(), prepare(), tmp_path)
+    assert (tmp_path / "training.json").read_bytes() == before
+    record = read_json(tmp_path / "training.json")
+    inputs = {"predictions": tmp_path / "predictions.csv"}
+    found = runs.provenance(config, inputs, record["seconds"], record["origin"])
+    assert {key: found[key] for key in origin("first")} == origin("first")
+    assert found["environment"]["backend"] == keras.backend.backend()
+    assert found["seconds"] == round(pd.read_csv(tmp_path / "history.csv")["seconds"].sum(), 1)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "wanted"),
+    [
+        (origin("a"), origin("a", when="2026-01-02"), origin("a")),
+        (origin("a", dirty=True), origin("b"), origin("b", dirty=True) | {"continues": "a"}),
+        (origin("a"), origin("a", dirty="unknown"), origin("a", dirty="unknown") | {"continues": "a"}),
+    ],
+)
+def test_an_interrupted_run_records_all_it_was_computed_with(tmp_path, monkeypatch, first, second, wanted):
+    """One origin where the code is the same, else both, dirty if one is; seconds sum over all epochs."""
+    with monkeypatch.context() as patch, pytest.raises(CrashError):
+        crash(patch, checkpoints, "save", 2, after=True)
+        patch.setattr(runs, "origin", lambda: first)
+        train(settings(), prepare(), tmp_path)
+    before = [row["seconds"] for row in checkpoints.read_record(tmp_path / "checkpoint.npz")["history"]]
+    monkeypatch.setattr(runs, "origin", lambda: second)
+    seconds = train(settings(), prepare(), tmp_path)["seconds"]
+    record = read_json(tmp_path / "training.json")
+    found = {key: value for key, value in record["origin"].items() if key != "environment"}
+    if "continues" in found:
+        found["continues"] = found["continues"]["commit"]
+    assert found == wanted
+    assert list(seconds[:2]) == before
+    assert record["seconds"] == pytest.approx(seconds.sum())
+
+
+def commit(folder):
+    """Make `folder` a git repository with one committed module."""
+    (folder / "covidtf").mkdir(parents=True)
+    (folder / "covidtf/a.py").write_text("a = 1\n")
+    author = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+    for arguments in (["init", "-q"], ["add", "."], [*author, "commit", "-q", "-m", "a"]):
+        subprocess.run(["git", *arguments], cwd=folder, check=True)
+
+
+@pytest.mark.parametrize(
+    ("file", "dirty"),
+    [("covidtf/a.py", True), ("covidtf/sub/b.py", True), ("covidtf/b.txt", False), ("b.py", False)],
+)
+def test_code_that_no_commit_holds_is_dirty(tmp_path, monkeypatch, file, dirty):
+    """A changed file or a new module of the package is; other new files are not."""
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    commit(tmp_path)
+    assert runs.origin()["dirty"] is False
+    assert len(runs.origin()["commit"]) == 40
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("a = 2\n")
+    assert runs.origin()["dirty"] is dirty
+
+
+@pytest.mark.parametrize("case", ["no git", "no repository", "another's repository"])
+def test_an_origin_that_cannot_be_told_is_unknown(tmp_path, monkeypatch, case):
+    """Without git or a repository of its own the code is not taken for clean, and nothing fails."""
+    monkeypatch.setattr(runs, "ROOT", tmp_path / "code")
+    if case == "another's repository":
+        commit(tmp_path)
+    if case == "no git":
+        commit(tmp_path / "code")
+        monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "code").mkdir(exist_ok=True)
+    found = runs.origin()
+    assert (found["commit"], found["dirty"]) == ("unknown", "unknown")
 
 
 @pytest.mark.parametrize("cut", [False, True])
@@ -279,7 +393,7 @@ def test_more_than_two_classes(tmp_path):
 def test_mixed_precision_trains(tmp_path):
     """A mixed run is recorded as such, and its scores are still a distribution."""
     train(settings(mixed_precision=True, epochs=1, head_epochs=0), prepare(), tmp_path)
-    assert read_json(tmp_path / "training.json")["environment"]["precision"].startswith("mixed_")
+    assert read_json(tmp_path / "training.json")["origin"]["environment"]["precision"].startswith("mixed_")
     table = predictions.read(tmp_path / "predictions.csv")
     np.testing.assert_allclose(table[["score_COVID-19", "score_non-COVID"]].sum(axis=1), 1, atol=1e-6)
 
@@ -392,7 +506,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, monkeypatch):
 
 def test_a_folder_takes_one_process_at_a_time(tmp_path):
     """While one process trains in a folder, another is told so."""
-    with checkpoints.locked(tmp_path), pytest.raises(DataError, match="another process is training"):
+    with locked(tmp_path, "training"), pytest.raises(DataError, match="another process is training"):
         train(settings(), prepare(), tmp_path)
 
 
@@ -463,3 +577,11 @@ def test_weights_of_another_shape_are_refused(finished):
     """A weights file that does not fit the model is an error that names the file."""
     with pytest.raises(DataError, match=r"best.weights.h5: not weights of this Tiny"):
         weights.load(build("Tiny", 3, size=SIZE), finished)
+
+
+def test_a_corrected_manifest_is_other_data():
+    """A finding that is corrected changes the data's hash, because predictions repeat it."""
+    first, second = prepare(), prepare()
+    second.manifest["finding"] = "corrected"
+    assert batches.read(first).sha256() == batches.read(prepare()).sha256()
+    assert batches.read(first).sha256() != batches.read(second).sha256()

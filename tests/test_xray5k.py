@@ -151,6 +151,24 @@ def test_rebuild_with_files_missing(folders, short_list, tmp_path):
     assert report.set_index("path")["received"][COVID[1]] == ""
 
 
+def test_report_is_written_before_the_error(folders, short_list, tmp_path):
+    """A rebuild that stops has written the state of every file, and its error says where."""
+    (folders[0] / COVID[0]).unlink()
+    path = tmp_path / "tables" / "files.csv"
+    with pytest.raises(DataError, match=f"The state of every file is in {path}"):
+        xray5k.rebuild_v3(*folders, report_file=path)
+    written = pd.read_csv(path, dtype=str, keep_default_na=False)
+    assert list(written) == [
+        *("image_id", "source", "path", "split", "label", "state", "wanted", "received", "metadata")
+    ]
+    assert written.set_index("path")["state"].to_dict() == {
+        COVID[0]: "absent",
+        COVID[1]: "present",
+        NEGATIVE[0]: "present",
+        NEGATIVE[1]: "present",
+    }
+
+
 def test_rebuild_of_nothing(tmp_path):
     """Going on with no file at all is an error, as is a folder that does not exist."""
     for name in ("a", "b"):

@@ -96,13 +96,15 @@ def families(manifest: pd.DataFrame, rows: int) -> tuple[list[int], list[list[in
         manifest: Of the images, in their order.
         rows: How many originals at most.
     Returns:
-        `originals`, at most `rows` of them, and `copies`, one list per original.
+        `originals`, at most `rows` of them, and `copies`, one list per original; all are cut to the length of
+        the shortest, because the copies of the released archive were drawn and differ in number.
     """
     names = pd.Index(manifest["image_id"])
     parents = manifest["parent_id"].to_numpy()
     chosen = list(dict.fromkeys(parents[parents != ""]))[:rows]
     copies = [np.flatnonzero(parents == parent).tolist() for parent in chosen]
-    return names.get_indexer(chosen).tolist(), copies
+    shared = min(map(len, copies), default=0)
+    return names.get_indexer(chosen).tolist(), [of_it[:shared] for of_it in copies]
 
 
 def before_after(axes: npt.NDArray, originals: npt.NDArray, copies: npt.NDArray) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import math
 import os
 import random
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -61,6 +62,10 @@ def augment(
     such file), `parent_id` names the original, `sha256` and `phash` are those of its pixels, the rest is the
     original's. An interrupted call goes on where it was when it is repeated, a finished one is only loaded.
 
+    Where train already holds copies of `label`, as in the released archive of COVID-XRay-5K, they stay as
+    they are and nothing is added, whatever the recipe; a line on standard error says so, and in
+    `settings.json` the recipe is "none" and `augmented_before` the number of the copies.
+
     Args:
         prepared: With splits: `prepared.manifest` decides, not the manifest in its folder.
         folder: Folder to write to, other than `prepared.folder`. A data set in it is replaced.
@@ -72,8 +77,7 @@ def augment(
             most one per core.
     Raises:
         ValueError: If an argument is out of range.
-        DataError: If no image of `label` is in train, or some are augmented already, or another process is
-            writing to `folder`.
+        DataError: If no image of `label` is in train, or another process is writing to `folder`.
     Reference: Minaee et al., Medical Image Analysis 65:101794, 2020; Bloice et al., Augmentor, 2017.
     """
     if recipe not in RECIPES:
@@ -85,8 +89,15 @@ def augment(
     folder = Path(folder)
     if folder.resolve() == prepared.folder.resolve():
         raise ValueError(f"`folder` must not be the folder of `prepared`. Received: {folder}")
+    before = _augmented_before(prepared.manifest, label)
+    if before and recipe != "none":
+        print(
+            f"augment: train holds {before} augmented images of {label} already; none is added",
+            file=sys.stderr,
+        )
+        recipe = "none"
     jobs = [] if recipe == "none" else _jobs(prepared.manifest, label, factor, seed)
-    settings = _settings(prepared, recipe, factor, label, seed)
+    settings = _settings(prepared, recipe, factor, label, seed) | {"augmented_before": before}
     if not store.is_complete(folder, settings):
         with store.opened(folder, settings, prepared.images.shape[1:]) as rows:
             # Asked again: a crash may have cut off no more than the last step of an earlier call.
@@ -134,15 +145,15 @@ def _seeded(key: str) -> Iterator[None]:
         random.setstate(state)
 
 
+def _augmented_before(table: pd.DataFrame, label: str) -> int:
+    return int(((table["label"] == label) & (table["split"] == "train") & (table["parent_id"] != "")).sum())
+
+
 def _jobs(table: pd.DataFrame, label: str, factor: int, seed: int) -> list[Job]:
     train = (table["label"] == label) & (table["split"] == "train")
     if not train.any():
         counts = table.groupby(["split", "label"]).size().to_dict()
         raise DataError(f"only train is augmented, and no image of {label!r} is in it. Received: {counts}")
-    done = train & (table["parent_id"] != "")
-    if done.any():
-        first = table.loc[done, "image_id"].iloc[0]
-        raise DataError(f"{int(done.sum())} images of {label!r} are augmented already, the first is {first}")
     ids = table["image_id"].to_list()
     return [(row, k, f"{seed} {ids[row]} {k}") for row in np.flatnonzero(train) for k in range(1, factor)]
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from covidtf.files import DataError, atomic, progress, read_json, write_csv, write_json
+from covidtf.files import DataError, atomic, locked, progress, read_json, write_csv, write_json
 from covidtf.phantom.projection import STYLES, lung_field, project
 from covidtf.phantom.thorax.findings import FINDINGS
 from covidtf.phantom.thorax.volume import thorax
@@ -57,7 +57,8 @@ def write_xrays(folder: str | Path, patients: int = 250, images_per_patient: int
         Path of `metadata.csv`: filename, patient_id, finding, label, view, style, sex, age, severity.
     Raises:
         ValueError: A number below its least value.
-        DataError: `folder` has an `images` folder or a `metadata.csv` that no phantoms were written to.
+        DataError: `folder` has an `images` folder or a `metadata.csv` that no phantoms were written to, or
+            another process is writing to it.
     """
     workers = (os.cpu_count() or 1) if workers is None else workers
     least = {"patients": 1, "images_per_patient": 1, "seed": 0, "size": 64, "workers": 1}
@@ -68,15 +69,22 @@ def write_xrays(folder: str | Path, patients: int = 250, images_per_patient: int
     folder = Path(folder)
     del given["workers"]
     settings = {**given, "shortcut": shortcut, "masks": masks, "version": VERSION, "kind": "phantom X-rays"}
-    if _complete(folder, settings):
-        return folder / "metadata.csv"
-    _clear(folder)
-    write_json(settings, folder / "settings.json")
     jobs = [_Job(folder, patient, finding, images_per_patient, seed, shortcut, size, masks)
             for patient, finding in enumerate(_mix(patients, seed))]  # fmt: skip
-    with _mapper(min(workers, patients)) as apply:
-        visits = list(progress(apply(_write_patient, jobs), "phantom X-rays", total=patients))
-    return write_csv(pd.DataFrame([row for rows in visits for row in rows]), folder / "metadata.csv")
+    if not _complete(folder, settings):
+        with locked(folder, "writing phantoms"):
+            # Asked again: another process may have finished it just now.
+            if not _complete(folder, settings):
+                _write(folder, settings, jobs, min(workers, patients))
+    return folder / "metadata.csv"
+
+
+def _write(folder: Path, settings: dict, jobs: list[_Job], workers: int) -> None:
+    _clear(folder)
+    write_json(settings, folder / "settings.json")
+    with _mapper(workers) as apply:
+        visits = list(progress(apply(_write_patient, jobs), "phantom X-rays", total=len(jobs)))
+    write_csv(pd.DataFrame([row for rows in visits for row in rows]), folder / "metadata.csv")
 
 
 def _complete(folder: Path, settings: dict) -> bool:

@@ -36,6 +36,8 @@ def read_chexpert(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     <file>` for every release and wherever it lies. The view of the few frontal images whose AP/PA column
     says neither ("LL", "RL") is UNKNOWN.
 
+    A rejected row's reason begins with its table.
+
     Args:
         folder: The release, its parent, or the parent of the full release's `CheXpert-v1.0 batch N` folders.
     Raises:
@@ -48,10 +50,8 @@ def read_chexpert(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     tables = [table for name in ("train.csv", "valid.csv") if (table := release / name).is_file()]
     if not tables:
         raise DataError(f"{root}: train.csv or valid.csv was wanted, here or in a folder CheXpert-v1.0*")
-    rows, bad = [], []
-    for table in tables:
-        more = read_rows(table, root, CHEXPERT_COLUMNS)
-        rows, bad = rows + more[0], bad + more[1]
+    read = {table.name: read_rows(table, root, CHEXPERT_COLUMNS) for table in tables}
+    rows, bad = ([row for parts in read.values() for row in parts[number]] for number in (0, 1))
     folders = [f"{prefix}train", f"{prefix}valid"]
     if prefix.startswith("CheXpert-v1.0 batch"):
         folders += [path.name for path in root.glob("CheXpert-v1.0 batch*") if path != release]
@@ -62,7 +62,36 @@ def read_chexpert(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         name = chexpert_name(fields["Path"])
         return places.get(name, f"{prefix}{name}")
 
-    return collect(CHEXPERT, tables[0], (rows, bad), files, locate, chexpert_row)
+    table, rejected = collect(CHEXPERT, tables[0], (rows, bad), files, locate, chexpert_row)
+    named = {(locate(fields), str(line)): name for name, parts in read.items() for line, fields in parts[0]}
+    return table, rejected.assign(reason=_with_table(rejected, named))
+
+
+def _with_table(rejected: pd.DataFrame, named: dict[tuple[str, str], str]) -> list[str]:
+    """Reasons that begin with the table whose row is meant, because both have a row 2."""
+    rows = zip(rejected["path"], rejected["row"], rejected["reason"], strict=True)
+    return [f"{named[path, row]}: {reason}" if (path, row) in named else reason for path, row, reason in rows]
+
+
+def find_chexpert(folder: Path) -> Path:
+    """The folder that `read_chexpert` and `rebuild_v3` want, out of a folder of public data sets.
+
+    `CheXpert-v1.0-small` comes before `CheXpert-v1.0`, because COVID-XRay-5K was made of it; each may be a
+    link to a folder elsewhere. Where there are only the full release's folders `CheXpert-v1.0 batch N`, which
+    must not be links one by one, it is `folder` itself.
+
+    Raises:
+        DataError: None of these is there; says what was looked for and what is there.
+    """
+    for name in ("CheXpert-v1.0-small", "CheXpert-v1.0"):
+        if (folder / name).is_dir():
+            return folder / name
+    if any(folder.glob("CheXpert-v1.0 batch*")):
+        return folder
+    raise DataError(
+        f"{folder}: a folder or link CheXpert-v1.0-small or CheXpert-v1.0, or folders CheXpert-v1.0 batch N, "
+        f"were wanted. Received: {sorted(path.name for path in folder.iterdir())[:20]}"
+    )
 
 
 def chexpert_release(folder: Path) -> Path:

@@ -62,7 +62,8 @@ def read_covid_xray_5k(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     published v3 list; a name that tells nothing gives the patient `<source>:unknown:<name>`, so that
     `patient_id.str.contains(":unknown:").sum()` counts them. The finding of a negative is its name's prefix
     and `""` without one: names without a prefix are not all No Finding. Augmentor's copies in train name
-    their original in `parent_id`; without it, or outside train, they are rejected.
+    their original in `parent_id`; without it, or outside train, they are rejected. The archive has no URLs;
+    `xray5k.join_metadata` adds them.
 
     Raises:
         DataError: The folders are not there, or no image can be used.

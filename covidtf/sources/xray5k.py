@@ -6,18 +6,30 @@ from pathlib import Path
 import pandas as pd
 
 from covidtf import manifest
-from covidtf.files import DataError, git_blob_sha1, progress
+from covidtf.files import DataError, git_blob_sha1, progress, write_csv
 from covidtf.sources import COVID_COLUMNS, covid_path, covid_row
 from covidtf.sources.chexpert import CHEXPERT_COLUMNS, chexpert_name, chexpert_release, chexpert_row
 from covidtf.sources.metadata import CHEXPERT, COVID_CHESTXRAY, RejectedError, is_outside, read_rows
 from covidtf.sources.released import patient_ids, published_counts, published_files
 from covidtf.sources.sampled import apply_list, sample_v1, save_list
 
-__all__ = ["apply_list", "published_counts", "published_files", "rebuild_v3", "sample_v1", "save_list"]
+__all__ = [
+    "apply_list",
+    "join_metadata",
+    "published_counts",
+    "published_files",
+    "rebuild_v3",
+    "sample_v1",
+    "save_list",
+]
+JOINED = ("view", "sex", "age", "url", "licence")
 
 
 def rebuild_v3(
-    covid_dir: str | Path, chexpert_dir: str | Path, missing: str = "stop"
+    covid_dir: str | Path,
+    chexpert_dir: str | Path,
+    missing: str = "stop",
+    report_file: str | Path | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """COVID-XRay-5K v3 from its sources, file by file as published, each checked by its git blob sha1.
 
@@ -29,6 +41,7 @@ def rebuild_v3(
         covid_dir: Clone of covid-chestxray-dataset (`images/` in it).
         chexpert_dir: CheXpert's small release, `CheXpert-v1.0-small`, or its parent.
         missing: "stop" raises an error unless every file is there unaltered; "go on" keeps those that are.
+        report_file: CSV to write the report to, before an error about files is raised, which then names it.
     Returns:
         The manifest; and the report, one row per published file: image_id, source, path, split, label, state
         (present, absent, altered, outside: behind a link out of the folder, and not read), wanted and
@@ -44,14 +57,41 @@ def rebuild_v3(
     roots = {COVID_CHESTXRAY: Path(covid_dir), CHEXPERT: Path(chexpert_dir)}
     listed = _checked(roots)
     kept = listed["state"] == "present"
-    if not kept.all() and (missing == "stop" or not kept.any()):
-        raise DataError(_summary(listed))
     joined = _join(listed, roots)
     columns = ["image_id", "source", "path", "split", "label", "state", "wanted", "received"]
     report = listed[columns].assign(metadata=joined.pop("metadata"))
+    written = f". The state of every file is in {write_csv(report, report_file)}" if report_file else ""
+    if not kept.all() and (missing == "stop" or not kept.any()):
+        raise DataError(_summary(listed) + written)
     rows = joined[kept]
     texts = rows.columns.drop("age", errors="ignore")
     return manifest.make(rows.assign(**rows[texts].fillna("")), "COVID-XRay-5K v3"), report
+
+
+def join_metadata(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
+    """What `metadata.csv` of covid-chestxray-dataset says of the released archive, by file name.
+
+    Args:
+        table: Manifest of `read_covid_xray_5k`.
+        path: The `metadata.csv`.
+    Returns:
+        Copy of `table` with view, sex, age, url and licence of the images of that source, and of their
+        augmented copies, whose file name is in a usable row; its first row counts.
+    Raises:
+        DataError: As `read_covid_chestxray`.
+    """
+    known = {}
+    for _, fields in read_rows(Path(path), Path(path).parent, COVID_COLUMNS)[0]:
+        row = _described(fields, covid_row)
+        if row["metadata"] == "joined":
+            known.setdefault(fields["filename"], {column: row[column] for column in JOINED})
+    originals = table["parent_id"].where(table["parent_id"] != "", table["image_id"])
+    names = originals.str.rpartition("/")[2]
+    found = (table["source"] == COVID_CHESTXRAY) & names.isin(known)
+    result = table.copy()
+    for column in JOINED:
+        result.loc[found, column] = [known[name][column] for name in names[found]]
+    return result
 
 
 def _checked(roots: dict[str, Path]) -> pd.DataFrame:

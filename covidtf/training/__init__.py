@@ -1,6 +1,5 @@
 """Training: a prepared data set in, a run folder out; the same bits again, and after any interruption."""
 
-import sys
 import time
 from pathlib import Path
 
@@ -9,8 +8,8 @@ import pandas as pd
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import roc_auc_score
 
-from covidtf import predictions
-from covidtf.files import progress, read_json, write_csv, write_json
+from covidtf import predictions, runs
+from covidtf.files import locked, progress, sha256, write_csv, write_json
 from covidtf.training import batches, checkpoints, weights
 from covidtf.training.batches import Batches, TrainingData
 from covidtf.training.devices import environment, keras, make_deterministic, precision
@@ -34,11 +33,13 @@ def train(config, prepared, folder: str | Path) -> pd.DataFrame:
       averaged, where there are more than two; empty where val lacks a class), seconds;
     - `checkpoint.npz` after every epoch, removed at the end: a run that is called again goes on from it and
       ends with the same `predictions.csv`, bit for bit;
-    - `best.weights.h5`, `predictions.csv` and, last, `training.json`: classes, best epoch, sha256 of the
-      weights, what it started from, data, device, versions.
+    - `best.weights.h5`, `predictions.csv` and, last, `training.json`: settings (with classes, data and what
+      it started from), best epoch, seconds (sum over the epochs), sha256 of the three other files, and
+      origin: `runs.origin` and the environment when it was trained, not when it was last called. Where
+      another process went on with other code or another device, `continues` in it holds the earlier origin.
 
-    A finished run is not trained again. If its settings or data have changed since, it is, which is said on
-    standard error, and the old files stay until there are new ones.
+    A finished run is not trained again. If its settings or data have changed since, or one of its files is
+    lost or altered, it is, which is said on standard error, and the old files stay until there are new ones.
 
     The same settings and data give the same bits on the same machine, CPU cores and versions; TensorFlow's
     determinism stays switched on for the process.
@@ -59,11 +60,10 @@ def train(config, prepared, folder: str | Path) -> pd.DataFrame:
     data = batches.read(prepared)
     model = _build(config, data)
     settings = _settings(config, data, weights.start(model, config.weights, data.classes))
-    record = folder / weights.RECORD
-    with checkpoints.locked(folder):
-        if not (record.is_file() and _is_same(settings, read_json(record)["settings"], record)):
-            history = _run_epochs(config, data, model, folder, settings)
-            _finish(config, data, model, folder, {"settings": settings, "best_epoch": best_epoch(history)})
+    with locked(folder, "training"):
+        if not checkpoints.is_finished(settings, folder):
+            record = _run_epochs(config, data, model, folder, settings)
+            _finish(config, data, model, folder, record)
         (folder / CHECKPOINT).unlink(missing_ok=True)
     return pd.read_csv(folder / "history.csv")
 
@@ -104,18 +104,12 @@ def _settings(config, data: TrainingData, started_from: dict) -> dict:
     }
 
 
-def _is_same(settings: dict, found: dict, path: Path) -> bool:
-    differs = sorted(key for key in settings if found.get(key) != settings[key])
-    if differs:
-        print(f"{path} is of another run, {', '.join(differs)} changed: trained anew", file=sys.stderr)
-    return not differs
-
-
-def _run_epochs(config, data: TrainingData, model: "keras.Model", folder: Path, settings: dict) -> list[dict]:
+def _run_epochs(config, data: TrainingData, model: "keras.Model", folder: Path, settings: dict) -> dict:
     """All epochs that are still to do; leaves the best epoch's weights in `model`."""
     path = folder / CHECKPOINT
     checkpoints.clean(path)
-    history, best = _resume(config, model, path, settings)
+    record, best = _resume(config, model, path, settings)
+    history = record["history"]
     steps = -(-len(data.shown) // config.batch_size) + -(-len(data.val) // config.batch_size)
     with progress((), config.network, total=steps * (config.epochs - len(history))) as bar:
         for epoch in range(len(history) + 1, config.epochs + 1):
@@ -126,19 +120,20 @@ def _run_epochs(config, data: TrainingData, model: "keras.Model", folder: Path, 
                 best = model.get_weights()
             # Before the checkpoint: whoever goes on from there finds all earlier rows written.
             write_csv(pd.DataFrame(history), folder / "history.csv")
-            checkpoints.save(path, model, best, {"settings": settings, "history": history})
+            checkpoints.save(path, model, best, record)
     model.set_weights(best)
-    return history
+    return record
 
 
-def _resume(config, model: "keras.Model", path: Path, settings: dict) -> tuple[list[dict], list[np.ndarray]]:
-    if not path.is_file():
-        return [], []
-    record = checkpoints.read_record(path)
-    if not _is_same(settings, record["settings"], path):
-        return [], []
+def _resume(config, model: "keras.Model", path: Path, settings: dict) -> tuple[dict, list[np.ndarray]]:
+    origin = runs.origin() | {"environment": environment(config.mixed_precision)}
+    record = checkpoints.read_record(path) if path.is_file() else None
+    if record is None or not checkpoints.is_same(settings, record["settings"], path):
+        return {"settings": settings, "origin": origin, "history": []}, []
+    # Checkpoints did not always hold an origin.
+    record["origin"] = checkpoints.continued(origin, record.get("origin", {"dirty": "unknown"}))
     _compile(config, model, len(record["history"]))
-    return record["history"], checkpoints.restore(path, model)
+    return record, checkpoints.restore(path, model)
 
 
 def _compile(config, model: "keras.Model", epoch: int) -> None:
@@ -238,14 +233,19 @@ class _Follow(keras.callbacks.Callback):
 
 
 def _finish(config, data: TrainingData, model: "keras.Model", folder: Path, record: dict) -> None:
-    found = {
-        "weights_sha256": weights.save(model, folder),
-        "environment": environment(config.mixed_precision),
-    }
+    history = pd.DataFrame(record.pop("history"))
+    weights.save(model, folder)
+    # Once more, because after an interruption there may have been no epoch left that wrote it.
+    write_csv(history, folder / "history.csv")
     rows = np.sort(np.concatenate([data.val, data.test]))
     table = data.manifest.iloc[rows][list(predictions.COLUMNS)].reset_index(drop=True)
     scores = predict(model, data.images, rows, config.batch_size)
     for index, label in enumerate(data.classes):
         table[f"score_{label}"] = scores[:, index]
     predictions.write(table, folder / "predictions.csv")
-    write_json(record | found, folder / weights.RECORD)
+    record |= {
+        "best_epoch": best_epoch(history.to_dict("records")),
+        "seconds": round(float(history["seconds"].sum()), 2),
+        "sha256": {name: sha256(folder / name) for name in weights.KEPT},
+    }
+    write_json(record, folder / weights.RECORD)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from covidtf.files import DataError
+from covidtf.predictions import COLUMNS
 from covidtf.training.devices import keras
 
 POSITIVE = "COVID-19"
@@ -44,8 +45,9 @@ class TrainingData:
     test: np.ndarray
 
     def sha256(self) -> str:
-        """Hex sha256 of the pixels and of the columns that training reads."""
+        """Hex sha256 of the pixels, the rows that training reads and the columns that predictions repeat."""
         digest = hashlib.sha256(repr((self.images.shape, self.classes)).encode())
+        digest.update(self.manifest[list(COLUMNS)].to_csv().encode())
         for array in (self.labels, self.shown, self.val, self.test):
             digest.update(np.ascontiguousarray(array, dtype=np.int64))
         for start in range(0, len(self.images), 1000):

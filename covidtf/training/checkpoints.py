@@ -1,15 +1,17 @@
-"""Checkpoints: everything a run needs to go on after any interruption, in one file that is replaced whole."""
+"""Checkpoints: everything a run needs to go on after any interruption, in one file that is replaced whole.
 
-import contextlib
-import fcntl
+And whether a run needs to go on at all, or is finished.
+"""
+
 import json
+import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from covidtf.files import DataError, atomic
+from covidtf.files import DataError, atomic, read_json
+from covidtf.training import weights
 from covidtf.training.devices import keras
 
 
@@ -50,20 +52,43 @@ def restore(path: Path, model: "keras.Model") -> list[np.ndarray]:
     return _read(path, *(f"best.{i}" for i in range(len(model.weights))))
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from running in `folder`; the lock goes with its process however that ends.
+def is_finished(settings: dict, folder: Path) -> bool:
+    """Whether `folder` holds a whole run of `settings`; if it is another or an altered one, says so."""
+    path = folder / weights.RECORD
+    if not path.is_file():
+        return False
+    record = read_json(path)
+    if not is_same(settings, record["settings"], path):
+        return False
+    changed = weights.changed(folder, record)
+    if changed:
+        print(f"{folder.name}: {', '.join(changed)} lost or altered: trained anew", file=sys.stderr)
+    return not changed
 
-    Raises:
-        DataError: If another process holds it.
+
+def is_same(settings: dict, found: dict, path: Path) -> bool:
+    """Whether the settings `found` in a record are those of this run; if not, says which differ."""
+    differs = sorted(key for key in settings if found.get(key) != settings[key])
+    if differs:
+        # Without the folders above, since what a notebook prints may be published.
+        name = f"{path.parent.name}/{path.name}"
+        print(f"{name} is of another run, {', '.join(differs)} changed: trained anew", file=sys.stderr)
+    return not differs
+
+
+def continued(origin: dict, earlier: dict) -> dict:
+    """Origin of a run that another process goes on with.
+
+    Args:
+        origin: What this process computes with (`runs.origin`, and more).
+        earlier: What the run was computed with up to its checkpoint.
+    Returns:
+        `earlier`, if the two differ in time and command alone. Otherwise `origin` with `continues`, the
+        earlier one, and `dirty` as soon as one of them is.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"{folder}: another process is training in this folder") from error
-        yield
+    if all(earlier.get(key) == origin[key] for key in origin.keys() - {"time", "command"}):
+        return earlier
+    return origin | {"dirty": origin["dirty"] or earlier["dirty"], "continues": earlier}
 
 
 def clean(path: Path) -> None:

@@ -12,17 +12,25 @@ from covidtf.training.networks import NETWORKS, build
 
 WEIGHTS = "best.weights.h5"
 RECORD = "training.json"
+KEPT = (WEIGHTS, "history.csv", "predictions.csv")
 
 
-def save(model: "keras.Model", folder: Path) -> str:
-    """Write `best.weights.h5` in one step, for `load` or Keras' `load_weights`; its hex sha256."""
+def save(model: "keras.Model", folder: Path) -> None:
+    """Write `best.weights.h5` in one step, for `load` or Keras' `load_weights`."""
     # A model that was never compiled, or Keras would add the optimiser's state, three times the size.
     bare = keras.Model(model.inputs, model.outputs, name=model.name)
     with tempfile.TemporaryDirectory(prefix=".", dir=folder) as scratch:
         # Keras insists on the ending, so the temporary file cannot be named as `files.atomic` does.
         bare.save_weights(Path(scratch, WEIGHTS))
         Path(scratch, WEIGHTS).replace(folder / WEIGHTS)
-    return sha256(folder / WEIGHTS)
+
+
+def changed(folder: Path, record: dict) -> list[str]:
+    """Which of a finished run's files (`KEPT`) are lost, or not those whose sha256 `record` holds."""
+    recorded = record.get("sha256", {})
+    return [
+        name for name in KEPT if not (folder / name).is_file() or sha256(folder / name) != recorded.get(name)
+    ]
 
 
 def load(model: "keras.Model", folder: Path) -> None:
@@ -68,7 +76,7 @@ def start(model: "keras.Model", weights: str, classes: list[str]) -> dict[str, s
             model.get_layer(layer.name).set_weights(layer.get_weights())
     if not kept:
         print(f"{weights} was trained for {earlier_classes}: the head is new", file=sys.stderr)
-    return {"weights": record["weights_sha256"], "head": "kept" if kept else "new"}
+    return {"weights": record["sha256"][WEIGHTS], "head": "kept" if kept else "new"}
 
 
 def _record(folder: Path, network: str) -> dict:
@@ -80,6 +88,6 @@ def _record(folder: Path, network: str) -> dict:
         raise ValueError(f"`weights` must be of a {network}. Received: {folder}, a {found}")
     if not (folder / WEIGHTS).is_file():
         raise DataError(f"{folder / WEIGHTS}: no such file; weights are not published, train that run first")
-    if sha256(folder / WEIGHTS) != record["weights_sha256"]:
+    if WEIGHTS in changed(folder, record):
         raise DataError(f"{folder / WEIGHTS}: not the weights that {RECORD} recorded, sha256 differs")
     return record

@@ -1,0 +1,72 @@
+"""Tables as people read them, and documents filled from files."""
+
+import pandas as pd
+import pytest
+
+from covidtf import report
+from covidtf.files import DataError
+from covidtf.metrics.evaluation import METRICS
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """A repository with one document and one experiment of two runs, one of which has no AUROC."""
+    row = {
+        "run": "r",
+        "network": "ResNet18",
+        "start": "random weights",
+        "n": 10,
+        "patients": 4,
+        "positives": 3,
+    }
+    row |= {"threshold": 0.25} | {f"{name}{end}": 0.5 for name in METRICS for end in ("", "_low", "_high")}
+    untold = row | {"network": "mean and std", "auroc": None, "auroc_low": None, "auroc_high": None}
+    folder = tmp_path / "results" / "tiny" / "06_report"
+    folder.mkdir(parents=True)
+    pd.DataFrame([row, untold]).to_csv(folder / "results.csv", index=False)
+    (folder / "roc.png").touch()
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(report, "DOCUMENTS", ("README.md",))
+    return tmp_path
+
+
+def test_summary_names_every_run_and_figure(results):
+    """The printed summary holds one row per run, says what cannot be told, and where the figures are."""
+    text = report.summary_text(results / "results" / "tiny")
+    assert "| ResNet18 | random weights | 10 (4) | 3 | 0.500 (0.500 to 0.500) | 0.250 |" in text
+    assert "| mean and std | random weights | 10 (4) | 3 | cannot be told |" in text
+    assert str(results / "results" / "tiny" / "06_report" / "roc.png") in text
+
+
+def test_documents_are_filled_once_and_kept(results):
+    """Blocks are replaced in place, text around them stays, and a second call finds nothing to do."""
+    document = results / "README.md"
+    document.write_text(
+        "a <!-- from: value tiny ResNet18 auroc --><!-- end --> b\n"
+        "<!-- from: results tiny -->was<!-- end -->\n"
+    )
+    assert report.update_documents(check=True) == [document]
+    assert "was" in document.read_text()
+    assert report.update_documents() == [document]
+    assert "a <!-- from: value tiny ResNet18 auroc -->0.500<!-- end --> b" in document.read_text()
+    assert "was" not in document.read_text()
+    assert report.update_documents() == []
+
+
+@pytest.mark.parametrize(
+    "key", ["results absent", "nothing x", "value tiny ResNet99 auroc", "value tiny", "csv absent.csv"]
+)
+def test_unknown_keys_are_named(results, key):
+    """A marker that no file can fill is an error with the document's name, and the document stays."""
+    document = results / "README.md"
+    document.write_text(f"<!-- from: {key} -->x<!-- end -->")
+    with pytest.raises(DataError, match=r"README\.md"):
+        report.update_documents()
+    assert document.read_text() == f"<!-- from: {key} -->x<!-- end -->"
+
+
+def test_missing_report_is_said(tmp_path):
+    """Without a report there is an error that names the table and the notebook to run."""
+    with pytest.raises(DataError, match=r"results\.csv: no such table; run notebook 06"):
+        report.summary_text(tmp_path)
