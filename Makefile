@@ -10,6 +10,8 @@ help:
 	@echo "make reproduce   phantoms -> networks -> report, without a question (about 10 minutes on 2 cores)"
 	@echo "make test        the whole test suite, every notebook once in smoke size"
 	@echo "make lab         JupyterLab on the notebooks"
+	@echo "make install     only the virtual environment"
+	@echo "make clean       remove .venv and runs/, with all that was trained there"
 	@echo "make lint        ruff on modules and notebooks"
 
 install: $(VENV)/installed
@@ -34,7 +36,7 @@ lint: install
 	$(VENV)/bin/ruff format --check
 
 lab: install
-	cd notebooks && ../$(VENV)/bin/jupyter lab
+	cd notebooks && ../$(VENV)/bin/jupyter lab $(ARGS)
 
 clean:
 	rm -rf $(VENV) runs

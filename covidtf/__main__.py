@@ -9,7 +9,7 @@ from covidtf.files import DataError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 0 on success, 1 on bad data or a failed notebook, 2 on bad arguments."""
+    """Run one command; 0 on success, 1 on bad parameters or data or a failed notebook, 2 on a bad command."""
     options = _parser().parse_args(arguments)
     try:
         return options.command(options)
@@ -22,9 +22,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m covidtf", description=__doc__)
     commands = parser.add_subparsers(required=True)
     reproduce = commands.add_parser("reproduce", help="run an experiment's notebooks in order")
-    reproduce.add_argument("params", type=Path, metavar="PARAMS.yaml")
     reproduce.add_argument(
-        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter"
+        "params", type=Path, metavar="PARAMS.yaml", help="such as notebooks/params/phantom-xray.yaml"
+    )
+    reproduce.add_argument(
+        "-p",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="set it in each step that has it; may be repeated",
     )
     reproduce.add_argument("--out", help="working folder (default: runs)")
     reproduce.set_defaults(command=_reproduce)

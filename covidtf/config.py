@@ -45,7 +45,7 @@ class Config:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            _check(type(self).__name__, item, getattr(self, item.name))
+            _check(self.step or "settings", item, getattr(self, item.name))
             if item.type is float:
                 # 1 and 1.0 are the same setting and must give the same digest.
                 object.__setattr__(self, item.name, float(getattr(self, item.name)))
@@ -128,7 +128,7 @@ class DataConfig(Config):
             )
         folder = ROOT / Path(named).expanduser()
         if not folder.is_dir():
-            raise DataError(f"{named}: no such folder; `data_folder` or COVIDTF_DATA names it")
+            raise DataError(f"{folder}: no such folder; `data_folder` or COVIDTF_DATA names it")
         return folder
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from covidtf import runs
 from covidtf.config import ROOT
-from covidtf.files import DataError, read_json
+from covidtf.files import DataError
 
 PUBLISHED = {".csv", ".json", ".svg"}
 
@@ -32,25 +32,28 @@ def publish(experiment_folder: Path, results: Path) -> list[Path]:
     if not table.is_file():
         raise DataError(f"{experiment_folder}: nothing to publish, 06_report/results.csv is missing")
     reported = {run.run_id for run in runs.find(experiment_folder, " ".join(_folders(table)))}
-    chosen = [
-        path
+    private = {str(ROOT), str(Path.home()), str(experiment_folder.resolve().parent)} - {"/"}
+    # All is read and checked before anything that is published changes.
+    contents = {
+        path.relative_to(experiment_folder): _content(path, private)
         for path in sorted(experiment_folder.rglob("*"))
-        if _publishable(path.relative_to(experiment_folder).parts, reported) and path.is_file()
-    ]
-    for path in chosen:
-        _refuse_private(path, {str(ROOT), str(Path.home()), str(experiment_folder.resolve().parent)})
+        if path.is_file() and _publishable(path.relative_to(experiment_folder).parts, reported)
+    }
+    _replace(results, contents)
+    return [results / path for path in contents]
+
+
+def _replace(results: Path, contents: dict[Path, str]) -> None:
     staged, former = (results.with_name(f".{results.name}.{word}") for word in ("partial", "former"))
     for left in (staged, former):
         shutil.rmtree(left, ignore_errors=True)
-    for path in chosen:
-        target = staged / path.relative_to(experiment_folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(_without_papermill(path))
+    for path, text in contents.items():
+        (staged / path).parent.mkdir(parents=True, exist_ok=True)
+        (staged / path).write_text(text, encoding="utf-8")
     if results.exists():
         results.rename(former)
     staged.rename(results)
     shutil.rmtree(former, ignore_errors=True)
-    return [results / path.relative_to(experiment_folder) for path in chosen]
 
 
 def _folders(table: Path) -> list[str]:
@@ -69,21 +72,21 @@ def _publishable(parts: tuple[str, ...], reported: set[str]) -> bool:
     return wanted and len(parts) == 2 and (ending in PUBLISHED or parts[-1] == "notebook.ipynb")
 
 
-def _refuse_private(path: Path, folders: set[str]) -> None:
+def _content(path: Path, private: set[str]) -> str:
     text = path.read_text(encoding="utf-8")
-    for private in folders - {"/"}:
-        if private in text:
-            raise DataError(f"{path}: names a folder of this machine ({private}); rerun with relative paths")
+    if path.suffix == ".ipynb":
+        text = _without_papermill(json.loads(text))
+    for folder in private:
+        if folder in text:
+            raise DataError(f"{path}: names a folder of this machine ({folder}); rerun with relative paths")
     if path.name == "provenance.json" and json.loads(text)["smoke"]:
         raise DataError(f"{path}: a smoke run is never published")
+    return text
 
 
-def _without_papermill(path: Path) -> bytes:
-    if path.suffix != ".ipynb":
-        return path.read_bytes()
-    notebook = read_json(path)
-    notebook["metadata"].pop("papermill", None)
-    for cell in notebook["cells"]:
-        cell["metadata"].pop("papermill", None)
-        cell["metadata"].pop("execution", None)
-    return (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode()
+def _without_papermill(notebook: dict) -> str:
+    """Papermill notes where it read and wrote, which is nobody's business."""
+    for part in (notebook, *notebook["cells"]):
+        for name in ("papermill", "execution"):
+            part["metadata"].pop(name, None)
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
