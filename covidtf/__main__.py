@@ -55,7 +55,7 @@ def _reproduce(options: argparse.Namespace) -> int:
         configs = reproduce.run(options.params, dict(options.p), out)
     except PapermillExecutionError as error:
         print(
-            f"covidtf: notebook failed at cell {error.exec_count}: {error.ename}: {error.evalue}",
+            f"covidtf: {error.ename}: {error.evalue}\n(see notebook.failed.ipynb in the folder above)",
             file=sys.stderr,
         )
         return 1

@@ -63,6 +63,10 @@ def run(params: Path, overrides: dict[str, str], out: str | None = None) -> list
     """
     configs = plan(params, overrides, out)
     os.environ["COVIDTF_COMMAND"] = _command(params, overrides)
+    for config in configs:
+        if isinstance(config, DataConfig) and config.dataset != "phantom":
+            # Raises before a folder is made.
+            _ = config.source_folder
     with locked(configs[0].experiment_folder, "running an experiment"):
         _run_steps(configs)
     return configs
@@ -149,6 +153,9 @@ def _stamps(folder: Path) -> Iterator[tuple[str, int, int]]:
 
 
 def _read_experiment(params: Path) -> dict:
+    if not params.is_file():
+        known = sorted(_shown(path) for path in (ROOT / "notebooks" / "params").glob("*.yaml"))
+        raise DataError(f"{params}: no such file. Experiments are {', '.join(known)}")
     try:
         experiment = yaml.safe_load(params.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

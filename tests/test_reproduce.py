@@ -130,6 +130,17 @@ def test_unchanged_steps_are_skipped_and_a_crash_is_continued(params, counting_n
     assert log.read_text().split()[5:] == ["03_augmentation", "ResNet18", "SqueezeNet1_0", "06_report"]
 
 
+def test_absent_data_or_experiment_is_said_before_a_folder_is_made(tmp_path, monkeypatch, capsys):
+    """Without public images, or with a wrong path, the error says what was wanted; nothing is left."""
+    monkeypatch.delenv("COVIDTF_DATA", raising=False)
+    sample = reproduce.NOTEBOOKS / "params" / "xray-sample.yaml"
+    assert main(["reproduce", str(sample), "--out", str(tmp_path / "out")]) == 1
+    assert "set `data_folder` or COVIDTF_DATA" in capsys.readouterr().err
+    assert main(["reproduce", "xray-sample"]) == 1
+    assert "Experiments are notebooks/params/covid-xray-5k.yaml" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_two_runners_do_not_share_a_folder(params, counting_notebooks, tmp_path):
     """A second process that runs the same experiment is told so."""
     config = reproduce.plan(params, {}, str(tmp_path / "out"))[0]
