@@ -194,7 +194,7 @@ def _inside(root: Path, path: str) -> str:
 
 
 def perceptual_hash(image: Image.Image) -> str:
-    """256-bit perceptual hash of a prepared image, hexadecimal: `imagehash.phash` of its 32 x 32 area means."""
+    """256-bit perceptual hash of a prepared image in hexadecimal: `imagehash.phash` of its area means."""
     # Means first, because the library's own filter from full size takes as long as decoding the file.
     grey = image if image.mode == "L" else image.convert("L")
     means = grey.resize((32, 32), Image.Resampling.BOX)
