@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from covidtf.sources.chexpert import CHEXPERT_COLUMNS, CHEXPERT_LABELS
@@ -95,3 +96,23 @@ def released(folder: Path, names: list[str]) -> Path:
     for name in names:
         image(folder / name)
     return folder
+
+
+def predictions(score, positive, **columns) -> pd.DataFrame:
+    """Predictions of one source's test rows; patients are single images unless `patient_id` is given."""
+    score = np.asarray(score, dtype=float)
+    rows = pd.DataFrame(
+        {
+            "image_id": [f"a/{index}" for index in range(len(score))],
+            "patient_id": [f"a:{index}" for index in range(len(score))],
+            "case_id": "",
+            "source": "a",
+            "view": "PA",
+            "finding": "",
+            "split": "test",
+            "label": np.where(positive, "COVID-19", "non-COVID"),
+            "score_COVID-19": score,
+            "score_non-COVID": 1 - score,
+        }
+    )
+    return rows.assign(**columns)

@@ -1,5 +1,6 @@
 """Confidence intervals: published values, a naive bootstrap, and how often they hold the truth."""
 
+import makers
 import numpy as np
 import pandas as pd
 import pytest
@@ -106,20 +107,7 @@ def clustered(generator: np.random.Generator, shift: float) -> pd.DataFrame:
     positive = patient < 40
     between, within = generator.normal(size=120)[patient], generator.normal(size=360)
     score = norm.cdf(np.sqrt(0.8) * between + np.sqrt(0.2) * within + shift * positive)
-    return pd.DataFrame(
-        {
-            "image_id": np.arange(360).astype(str),
-            "patient_id": patient.astype(str),
-            "case_id": "",
-            "source": "simulated",
-            "view": "PA",
-            "finding": "",
-            "split": "test",
-            "label": np.where(positive, "COVID-19", "non-COVID"),
-            "score_COVID-19": score,
-            "score_non-COVID": 1 - score,
-        }
-    )
+    return makers.predictions(score, positive, patient_id=patient.astype(str))
 
 
 def test_intervals_hold_the_truth_of_clustered_images():

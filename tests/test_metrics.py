@@ -3,31 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from makers import predictions as table
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from covidtf import metrics
 from covidtf.files import DataError
 from covidtf.metrics import intervals
-
-
-def table(score, positive, **columns) -> pd.DataFrame:
-    """Test rows of one source; patients are single images unless `patient_id` is given."""
-    score = np.asarray(score, dtype=float)
-    rows = pd.DataFrame(
-        {
-            "image_id": [f"a/{index}" for index in range(len(score))],
-            "patient_id": [f"a:{index}" for index in range(len(score))],
-            "case_id": "",
-            "source": "a",
-            "view": "PA",
-            "finding": "",
-            "split": "test",
-            "label": np.where(positive, "COVID-19", "non-COVID"),
-            "score_COVID-19": score,
-            "score_non-COVID": 1 - score,
-        }
-    )
-    return rows.assign(**columns)
 
 
 def random_table(n: int = 120, decimals: int = 1) -> pd.DataFrame:

@@ -58,7 +58,9 @@ def evaluate(
 def within_source(
     predictions: pd.DataFrame, threshold: float, positive: str = "COVID-19", draws: int = 2000, seed: int = 0
 ) -> dict[str, dict]:
-    """`scores` of each source alone, by source: what a score is worth where sources cannot be told apart.
+    """`scores` of each source alone, by source, where the look of a source as a whole is of no help.
+
+    A source that is itself a collection still has hospitals and publications that go with the label.
 
     Args:
         predictions: Rows of one split.
