@@ -14,6 +14,7 @@ from covidtf.files import DataError
 
 ROOT = Path(__file__).resolve().parents[1]
 # Settings that say where things lie on one machine; they decide no result and enter no published file.
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 PLACES = ("experiment", "out", "data_folder")
 
 
@@ -31,14 +32,14 @@ class Config:
         seed: Seed of everything random in the step.
         smoke: Shrink the step to seconds. Smoke output goes to `<out>/smoke` and is never published.
     Raises:
-        ValueError: A value of the wrong type, outside its choices or below its minimum.
+        ValueError: A value of the wrong type or outside its choices or limits.
     """
 
     step: ClassVar[str] = ""
     reads: ClassVar[tuple[str, ...]] = ()
     smoke_values: ClassVar[dict[str, object]] = {}
 
-    experiment: str = field(default="phantom-xray", metadata={"pattern": r"[A-Za-z0-9][A-Za-z0-9._-]*"})
+    experiment: str = field(default="phantom-xray", metadata={"pattern": _NAME})
     out: str = "runs"
     seed: int = _at_least(0, 0)
     smoke: bool = False
@@ -92,6 +93,7 @@ class DataConfig(Config):
         covid_test: The same in test.
         strict: Drop train (or val) images whose patient, source URL or duplicate is in test.
         crop: `center` is the published code's short side and centre crop; `resize` a plain resize.
+        size: Side of the prepared squares in pixels.
         test_fraction: Share of each label's images in test where no split is published; whole patients move.
         patients: Phantoms to make, or real patients per split, label and source to keep; those left out are
             among the rejected. 0 makes 250 phantoms and keeps all real patients.
@@ -109,27 +111,47 @@ class DataConfig(Config):
     covid_test: int = _at_least(40, 1)
     strict: bool = False
     crop: Literal["center", "resize"] = "center"
+    size: int = _at_least(224, 32)
     test_fraction: float = _at_least(0.3, 0.05)
     patients: int = _at_least(0, 0)
     shortcut: bool = False
 
     @property
     def source_folder(self) -> Path:
-        """Folder of the public data sets.
+        """Folder of the public data sets; raises as `data_folder` does."""
+        return data_folder(self.data_folder, f"dataset {self.dataset!r}")
 
-        Raises:
-            DataError: None is named, or it does not exist.
-        """
-        named = self.data_folder or os.environ.get("COVIDTF_DATA", "")
-        if not named:
-            raise DataError(
-                f"dataset {self.dataset!r} needs public images: set `data_folder` or COVIDTF_DATA to a "
-                "folder with covid-chestxray-dataset/, CheXpert-v1.0-small/, ChestX-ray14/ or COVID-XRay-5K/"
-            )
-        folder = ROOT / Path(named).expanduser()
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; `data_folder` or COVIDTF_DATA names it")
-        return folder
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig(Config):
+    """Notebook 00: the images of a source task, on which a network learns before it learns X-rays.
+
+    Args:
+        data_folder: As in `DataConfig`.
+        source: A folder of class folders (`<class>/*`, or `train/<class>/*` and `val/<class>/*`), a zip of
+            one, each relative to `data_folder`; or `ChestX-ray14`, No Finding against Pneumonia.
+        target: For ChestX-ray14, a finished data step (`runs/EXPERIMENT/01_xray_dataset`) of the target task:
+            the patients of its val and test are left out. `""` leaves out nobody.
+        channels: 3 for colour, 1 for grey.
+        size: Side of the prepared squares in pixels.
+        images: Images per class and split to keep, drawn with the seed; 0 keeps all.
+    """
+
+    step: ClassVar[str] = "00_source_task"
+    smoke_values: ClassVar[dict[str, object]] = {"images": 12, "size": 32}
+
+    experiment: str = field(default="pretrain", metadata={"pattern": _NAME})
+    data_folder: str = ""
+    source: str = "tiny-imagenet/tiny-imagenet-160.zip"
+    target: str = ""
+    channels: Literal[1, 3] = 3
+    size: int = _at_least(64, 32)
+    images: int = _at_least(0, 0)
+
+    @property
+    def source_folder(self) -> Path:
+        """Folder of the public data sets; raises as `data_folder` does."""
+        return data_folder(self.data_folder, f"source task {self.source!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,27 +181,36 @@ class TrainConfig(Config):
     Args:
         data: Step whose prepared data set is trained on.
         network: Name in `covidtf.training.networks.NETWORKS`.
-        weights: `none` starts at random; otherwise the folder of an earlier run of the same network.
+        weights: What it starts from: `none` (random), `imagenet` (torchvision's, see `covidtf.weights`),
+            `tiny-imagenet` (ships with the package), a checkpoint file, or the folder of an earlier run.
         epochs: Passes over train.
         head_epochs: How many of these, at first, train the last layer alone; all is the paper's recipe.
         batch_size: Images per step.
         optimizer: `adam`, or `sgd` with momentum 0.9.
-        learning_rate: Constant over the run.
+        learning_rate: The highest of the schedule.
+        schedule: `constant`; `step` divides by 10 every 7 epochs, as the published code; `cosine` rises over
+            the first twentieth of the epochs and falls to 0. Head and other epochs have one each.
+        random_crop: Smallest share of an image's area in the random crop that each epoch shows of it, scaled
+            to full size (the published code's RandomResizedCrop has 0.08); 1 shows the whole image.
+        random_flip: Show half of the images mirrored.
         mixed_precision: 16-bit arithmetic where the device is faster with it.
     """
 
     step: ClassVar[str] = "04_transfer_learning"
-    reads: ClassVar[tuple[str, ...]] = ("01_xray_dataset", "03_augmentation")
+    reads: ClassVar[tuple[str, ...]] = ("00_source_task", "01_xray_dataset", "03_augmentation")
     smoke_values: ClassVar[dict[str, object]] = {"epochs": 1, "head_epochs": 0}
 
-    data: Literal["01_xray_dataset", "03_augmentation"] = "03_augmentation"
-    network: Literal["ResNet18", "SqueezeNet1_0"] = "ResNet18"
+    data: Literal["00_source_task", "01_xray_dataset", "03_augmentation"] = "03_augmentation"
+    network: Literal["ResNet18", "ResNet50", "SqueezeNet1_0", "SqueezeNet1_1", "DenseNet121"] = "ResNet18"
     weights: str = "none"
     epochs: int = _at_least(100, 1)
     head_epochs: int = _at_least(0, 0)
     batch_size: int = _at_least(20, 1)
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: float = _at_least(1e-4, 1e-9)
+    schedule: Literal["constant", "step", "cosine"] = "constant"
+    random_crop: float = field(default=1.0, metadata={"minimum": 0.01, "maximum": 1.0})
+    random_flip: bool = False
     mixed_precision: bool = False
 
     def __post_init__(self) -> None:
@@ -224,7 +255,27 @@ class ReportConfig(Config):
     draws: int = _at_least(2000, 50)
 
 
-CONFIGS = {config.step: config for config in (DataConfig, AugmentConfig, TrainConfig, ReportConfig)}
+CONFIGS = {
+    config.step: config for config in (SourceConfig, DataConfig, AugmentConfig, TrainConfig, ReportConfig)
+}
+
+
+def data_folder(named: str, user: str) -> Path:
+    """Folder of the public data sets: `named`, or else what COVIDTF_DATA says.
+
+    Raises:
+        DataError: None is named, or it does not exist; says what `user` needs.
+    """
+    named = named or os.environ.get("COVIDTF_DATA", "")
+    if not named:
+        raise DataError(
+            f"{user} needs public images: set `data_folder` or COVIDTF_DATA to a "
+            "folder with covid-chestxray-dataset/, CheXpert-v1.0-small/, ChestX-ray14/ or COVID-XRay-5K/"
+        )
+    folder = ROOT / Path(named).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; `data_folder` or COVIDTF_DATA names it")
+    return folder
 
 
 def _check(owner: str, item, value: object) -> None:
@@ -246,3 +297,6 @@ def _check(owner: str, item, value: object) -> None:
     # `not >=` also refuses NaN.
     if minimum is not None and not value >= minimum:
         raise ValueError(f"{owner}: `{item.name}` must be at least {minimum}. Received: {value!r}")
+    maximum = item.metadata.get("maximum")
+    if maximum is not None and not value <= maximum:
+        raise ValueError(f"{owner}: `{item.name}` must be at most {maximum}. Received: {value!r}")

@@ -15,7 +15,7 @@ import papermill
 import yaml
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-from covidtf.config import CONFIGS, ROOT, Config, DataConfig, ReportConfig, TrainConfig
+from covidtf.config import CONFIGS, ROOT, Config, DataConfig, ReportConfig, SourceConfig, TrainConfig
 from covidtf.files import DataError, locked, read_json, write_json
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -64,7 +64,7 @@ def run(params: Path, overrides: dict[str, str], out: str | None = None) -> list
     configs = plan(params, overrides, out)
     os.environ["COVIDTF_COMMAND"] = _command(params, overrides)
     for config in configs:
-        if isinstance(config, DataConfig) and config.dataset != "phantom":
+        if _reads_public(config):
             # Raises before a folder is made.
             _ = config.source_folder
     with locked(configs[0].experiment_folder, "running an experiment"):
@@ -128,13 +128,21 @@ def _key(config: Config, upstream: list[str]) -> str:
     for path in [NOTEBOOKS / f"{config.step}.ipynb", *sorted(package)]:
         digest.update(path.read_bytes())
     digest.update(json.dumps(upstream).encode())
-    if isinstance(config, DataConfig) and config.dataset != "phantom":
+    if _reads_public(config):
         digest.update(json.dumps(list(_stamps(config.source_folder))).encode())
-        if config.file_list:
-            digest.update((ROOT / Path(config.file_list).expanduser()).read_bytes())
+    for name in ("file_list", "target"):
+        if getattr(config, name, ""):
+            path = ROOT / Path(getattr(config, name)).expanduser()
+            digest.update((path if name == "file_list" else path / "manifest.csv").read_bytes())
     if isinstance(config, TrainConfig) and config.weights != "none":
         digest.update(config.weights_record.read_bytes())
     return digest.hexdigest()
+
+
+def _reads_public(config: Config) -> bool:
+    return isinstance(config, SourceConfig) or (
+        isinstance(config, DataConfig) and config.dataset != "phantom"
+    )
 
 
 def _sizes(folder: Path) -> Iterator[tuple[str, int]]:

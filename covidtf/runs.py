@@ -43,8 +43,17 @@ class Run:
     @property
     def start(self) -> str:
         """What the weights were before training, as results tables say it."""
-        started = self.config.get("weights", "no weights")
-        return "random weights" if started == "none" else started
+        return start_name(self.config.get("weights", "no weights"))
+
+
+def start_name(weights: str) -> str:
+    """The setting `weights` as results say it.
+
+    >>> start_name("none"), start_name("tiny-imagenet")
+    ('random weights', 'Tiny ImageNet')
+    """
+    words = {"none": "random weights", "imagenet": "ImageNet", "tiny-imagenet": "Tiny ImageNet"}
+    return words.get(weights, weights)
 
 
 def origin() -> dict:

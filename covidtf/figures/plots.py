@@ -43,6 +43,18 @@ def roc(ax: Axes, curves: Mapping[str, pd.DataFrame], scores: Mapping[str, dict]
     _legend(ax, f"AUROC (95 % CI){common}", "chance")
 
 
+def top_k(ax: Axes, table: pd.DataFrame) -> None:
+    """Share of images whose label is among the k highest scores, with the chance level.
+
+    Args:
+        table: As `metrics.classes.top_k`.
+    """
+    ax.plot(table["k"], table["chance"], **_RULE, zorder=1)
+    ax.annotate("chance", (table["k"].iloc[-1], table["chance"].iloc[-1]), ha="right", va="bottom")
+    ax.plot(table["k"], table["share"], marker="o", clip_on=False)
+    ax.set(xlabel="k highest scores", ylabel="Share of test images", ylim=(0, 1), xticks=table["k"])
+
+
 def precision_recall(ax: Axes, curves: Mapping[str, pd.DataFrame], scores: Mapping[str, dict]) -> None:
     """PPV against sensitivity, with the prevalence, which is the chance level.
 

@@ -11,12 +11,17 @@ from sklearn.metrics import roc_auc_score
 from covidtf import predictions, runs
 from covidtf.files import locked, progress, sha256, write_csv, write_json
 from covidtf.training import batches, checkpoints, weights
-from covidtf.training.batches import Batches, TrainingData
+from covidtf.training.batches import Batches, RandomViews, TrainingData
 from covidtf.training.devices import environment, keras, make_deterministic, precision
 from covidtf.training.networks import build, set_trained_part
+from covidtf.training.optimizers import compile_model
 
 CHECKPOINT = "checkpoint.npz"
-RULES = 2  # to be raised when the same settings and data would give another result
+DECISIVE = (
+    *("network", "epochs", "head_epochs", "batch_size", "optimizer", "learning_rate", "schedule"),
+    *("random_crop", "random_flip", "seed"),
+)
+RULES = 3  # to be raised when the same settings and data would give another result
 
 
 def train(config, prepared, folder: str | Path) -> pd.DataFrame:
@@ -30,7 +35,8 @@ def train(config, prepared, folder: str | Path) -> pd.DataFrame:
 
     - `history.csv` after every epoch: epoch (from 1), stage (head or all), train_loss (mean over the epoch,
       while weights change), val_loss, val_auroc (of the first class; of each class against the others,
-      averaged, where there are more than two; empty where val lacks a class), seconds;
+      averaged, where there are more than two; empty where val lacks a class), val_accuracy (of the class
+      with the highest score), seconds;
     - `checkpoint.npz` after every epoch, removed at the end: a run that is called again goes on from it and
       ends with the same `predictions.csv`, bit for bit;
     - `best.weights.h5`, `predictions.csv` and, last, `training.json`: settings (with classes, data and what
@@ -91,8 +97,7 @@ def _build(config, data: TrainingData) -> "keras.Model":
 
 def _settings(config, data: TrainingData, started_from: dict) -> dict:
     """All that decides the result: a run goes on, or counts as finished, only while none of it changes."""
-    names = ("network", "epochs", "head_epochs", "batch_size", "optimizer", "learning_rate", "seed")
-    return {name: getattr(config, name) for name in names} | {
+    return {name: getattr(config, name) for name in DECISIVE} | {
         "rules": RULES,
         "backend": keras.backend.backend(),
         "precision": precision(config.mixed_precision),
@@ -108,13 +113,13 @@ def _run_epochs(config, data: TrainingData, model: "keras.Model", folder: Path, 
     """All epochs that are still to do; leaves the best epoch's weights in `model`."""
     path = folder / CHECKPOINT
     checkpoints.clean(path)
-    record, best = _resume(config, model, path, settings)
+    record, best = _resume(config, data, model, path, settings)
     history = record["history"]
-    steps = -(-len(data.shown) // config.batch_size) + -(-len(data.val) // config.batch_size)
+    steps = _steps(config, data.shown) + _steps(config, data.val)
     with progress((), config.network, total=steps * (config.epochs - len(history))) as bar:
         for epoch in range(len(history) + 1, config.epochs + 1):
             if epoch in (1, config.head_epochs + 1):
-                _compile(config, model, epoch)
+                _compile(config, data, model, epoch)
             history.append(_run_epoch(config, data, model, epoch, bar))
             if best_epoch(history) == epoch:
                 best = model.get_weights()
@@ -125,33 +130,29 @@ def _run_epochs(config, data: TrainingData, model: "keras.Model", folder: Path, 
     return record
 
 
-def _resume(config, model: "keras.Model", path: Path, settings: dict) -> tuple[dict, list[np.ndarray]]:
+def _resume(
+    config, data: TrainingData, model: "keras.Model", path: Path, settings: dict
+) -> tuple[dict, list[np.ndarray]]:
     origin = runs.origin() | {"environment": environment(config.mixed_precision)}
     record = checkpoints.read_record(path) if path.is_file() else None
     if record is None or not checkpoints.is_same(settings, record["settings"], path):
         return {"settings": settings, "origin": origin, "history": []}, []
     # Checkpoints did not always hold an origin.
     record["origin"] = checkpoints.continued(origin, record.get("origin", {"dirty": "unknown"}))
-    _compile(config, model, len(record["history"]))
+    _compile(config, data, model, len(record["history"]))
     return record, checkpoints.restore(path, model)
 
 
-def _compile(config, model: "keras.Model", epoch: int) -> None:
-    set_trained_part(model, _stage(config, epoch))
-    optimizers = {
-        # Epsilon as in PyTorch, which the published results come from.
-        "adam": lambda: keras.optimizers.Adam(config.learning_rate, epsilon=1e-8),
-        "sgd": lambda: keras.optimizers.SGD(config.learning_rate, momentum=0.9),
-    }
-    if config.optimizer not in optimizers:
-        raise ValueError(f"`optimizer` must be one of {list(optimizers)}. Received: {config.optimizer!r}")
-    model.compile(
-        optimizers[config.optimizer](),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        # XLA halves the speed of TensorFlow's CPU steps and is not deterministic on its GPU.
-        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
-    )
-    model.optimizer.build(model.trainable_variables)
+def _compile(config, data: TrainingData, model: "keras.Model", epoch: int) -> None:
+    """Start, or come back to, the stage that `epoch` is in."""
+    stage = _stage(config, epoch)
+    set_trained_part(model, stage)
+    epochs = config.head_epochs if stage == "head" else config.epochs - config.head_epochs
+    compile_model(model, config, epochs, _steps(config, data.shown))
+
+
+def _steps(config, rows: np.ndarray) -> int:
+    return -(-len(rows) // config.batch_size)
 
 
 def _stage(config, epoch: int) -> str:
@@ -162,7 +163,7 @@ def _run_epoch(config, data: TrainingData, model: "keras.Model", epoch: int, bar
     start = time.perf_counter()
     order = np.random.default_rng([config.seed, epoch]).permutation(data.shown)
     _seed_dropout(model, config.seed, epoch)
-    shown = Batches(data.images, data.labels, order, config.batch_size)
+    shown = _shown(config, data, order, epoch)
     follow = _Follow(bar, f"epoch {epoch}/{config.epochs} {_stage(config, epoch)}")
     # Keras would otherwise shuffle the batches once more, from Python's global random state.
     loss = model.fit(shown, shuffle=False, verbose=0, callbacks=[follow]).history["loss"][0]
@@ -176,11 +177,22 @@ def _run_epoch(config, data: TrainingData, model: "keras.Model", epoch: int, bar
     return row | {"seconds": round(time.perf_counter() - start, 2)}
 
 
+def _shown(config, data: TrainingData, order: np.ndarray, epoch: int) -> Batches:
+    shown = data.images, data.labels, order, config.batch_size
+    if config.random_crop == 1 and not config.random_flip:
+        return Batches(*shown)
+    return RandomViews(*shown, crop=config.random_crop, flip=config.random_flip, seed=[config.seed, epoch])
+
+
 def _validate(model: "keras.Model", data: TrainingData, batch_size: int, bar) -> dict:
     logits = _logits(model, data.images, data.val, batch_size, bar)
     labels = data.labels[data.val]
     loss = -log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels].mean()
-    return {"val_loss": float(loss), "val_auroc": _auroc(labels, softmax(logits, axis=1))}
+    return {
+        "val_loss": float(loss),
+        "val_auroc": _auroc(labels, softmax(logits, axis=1)),
+        "val_accuracy": float((logits.argmax(axis=1) == labels).mean()),
+    }
 
 
 def _auroc(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -240,9 +252,8 @@ def _finish(config, data: TrainingData, model: "keras.Model", folder: Path, reco
     rows = np.sort(np.concatenate([data.val, data.test]))
     table = data.manifest.iloc[rows][list(predictions.COLUMNS)].reset_index(drop=True)
     scores = predict(model, data.images, rows, config.batch_size)
-    for index, label in enumerate(data.classes):
-        table[f"score_{label}"] = scores[:, index]
-    predictions.write(table, folder / "predictions.csv")
+    columns = pd.DataFrame(scores, columns=[f"score_{label}" for label in data.classes])
+    predictions.write(pd.concat([table, columns], axis=1), folder / "predictions.csv")
     record |= {
         "best_epoch": best_epoch(history.to_dict("records")),
         "seconds": round(float(history["seconds"].sum()), 2),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from covidtf.files import DataError
 from covidtf.predictions import COLUMNS
@@ -97,6 +98,40 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         rows = self.rows[index * self.batch_size : (index + 1) * self.batch_size]
         return self.images[rows], self.labels[rows]
+
+
+class RandomViews(Batches):
+    """Batches whose images are cropped and mirrored at random, anew for each `seed`.
+
+    Args:
+        crop: Smallest share of the area that stays, in (0, 1]; the share is uniform between it and 1, the
+            logarithm of the side ratio between 3/4 and 4/3, as torchvision's RandomResizedCrop.
+        flip: Whether half of the images are mirrored.
+        seed: Whole numbers; with the batch's index they decide all that is random.
+    """
+
+    def __init__(self, *shown, crop: float, flip: bool, seed: list[int]):
+        super().__init__(*shown)
+        self.crop, self.flip, self.seed = crop, flip, seed
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        images, labels = super().__getitem__(index)
+        rng = np.random.default_rng([*self.seed, index])
+        return np.stack([_random_view(image, self.crop, self.flip, rng) for image in images]), labels
+
+
+def _random_view(image: np.ndarray, crop: float, flip: bool, rng: np.random.Generator) -> np.ndarray:
+    size = image.shape[0]
+    area, ratio = rng.uniform(crop, 1), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+    width, height = (min(1.0, np.sqrt(area * part)) * size for part in (ratio, 1 / ratio))
+    left, top = rng.uniform(0, size - width), rng.uniform(0, size - height)
+    picture = Image.fromarray(image if image.shape[2] == 3 else image[:, :, 0])
+    if flip and rng.random() < 0.5:
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if crop < 1:
+        box = (left, top, left + width, top + height)
+        picture = picture.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(picture).reshape(image.shape)
 
 
 def _check_images(images: np.ndarray, count: int, name: Path) -> None:
