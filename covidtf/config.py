@@ -1,79 +1,23 @@
-"""Settings of each step: frozen dataclasses whose types and choices are checked before anything starts."""
+"""Settings of each step, one frozen dataclass per notebook; its defaults are the notebook's."""
 
-import hashlib
-import json
-import os
-import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, get_args, get_origin
+from typing import ClassVar, Literal
 
-import pandas as pd
+from covidtf.settings import NAME, PLACES, ROOT, Config, at_least, data_folder
 
-from covidtf.files import DataError
-
-ROOT = Path(__file__).resolve().parents[1]
-# Settings that say where things lie on one machine; they decide no result and enter no published file.
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-PLACES = ("experiment", "out", "data_folder")
-
-
-def _at_least(default: float, minimum: float) -> float:
-    return field(default=default, metadata={"minimum": minimum})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """What every step needs: names of the experiment and of the output folder, the seed, the size.
-
-    Args:
-        experiment: Name of the experiment, the folder under `out`.
-        out: Working folder; relative paths start at the repository's root.
-        seed: Seed of everything random in the step.
-        smoke: Shrink the step to seconds. Smoke output goes to `<out>/smoke` and is never published.
-    Raises:
-        ValueError: A value of the wrong type or outside its choices or limits.
-    """
-
-    step: ClassVar[str] = ""
-    reads: ClassVar[tuple[str, ...]] = ()
-    smoke_values: ClassVar[dict[str, object]] = {}
-
-    experiment: str = field(default="phantom-xray", metadata={"pattern": _NAME})
-    out: str = "runs"
-    seed: int = _at_least(0, 0)
-    smoke: bool = False
-
-    def __post_init__(self) -> None:
-        for item in fields(self):
-            _check(self.step or "settings", item, getattr(self, item.name))
-            if item.type is float:
-                # 1 and 1.0 are the same setting and must give the same digest.
-                object.__setattr__(self, item.name, float(getattr(self, item.name)))
-        if self.smoke:
-            for name, value in self.smoke_values.items():
-                # A dataclass is frozen for its users; this is still its construction.
-                object.__setattr__(self, name, value)
-
-    @property
-    def experiment_folder(self) -> Path:
-        """`<out>/<experiment>`, or `<out>/smoke/<experiment>`."""
-        base = ROOT / Path(self.out).expanduser()
-        return (base / "smoke" if self.smoke else base) / self.experiment
-
-    @property
-    def folder(self) -> Path:
-        """Folder this step writes to."""
-        return self.experiment_folder / self.step
-
-    def table(self) -> pd.DataFrame:
-        """The settings as a table with one row each, for the notebook's fourth cell."""
-        return pd.DataFrame({"value": asdict(self)}).rename_axis("parameter")
-
-    def digest(self) -> str:
-        """Hex sha256 of the settings that decide the result; where it is written does not."""
-        values = {key: value for key, value in asdict(self).items() if key not in PLACES}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+__all__ = [
+    "CONFIGS",
+    "PLACES",
+    "ROOT",
+    "AugmentConfig",
+    "Config",
+    "DataConfig",
+    "ReportConfig",
+    "SourceConfig",
+    "TrainConfig",
+    "TransferConfig",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,13 +51,13 @@ class DataConfig(Config):
     dataset: Literal["phantom", "sample", "v1", "v3", "released"] = "phantom"
     missing: Literal["stop", "go on"] = "stop"
     file_list: str = ""
-    covid_train: int = _at_least(31, 1)
-    covid_test: int = _at_least(40, 1)
+    covid_train: int = at_least(31, 1)
+    covid_test: int = at_least(40, 1)
     strict: bool = False
     crop: Literal["center", "resize"] = "center"
-    size: int = _at_least(224, 32)
-    test_fraction: float = _at_least(0.3, 0.05)
-    patients: int = _at_least(0, 0)
+    size: int = at_least(224, 32)
+    test_fraction: float = at_least(0.3, 0.05)
+    patients: int = at_least(0, 0)
     shortcut: bool = False
 
     @property
@@ -129,7 +73,8 @@ class SourceConfig(Config):
     Args:
         data_folder: As in `DataConfig`.
         source: A folder of class folders (`<class>/*`, or `train/<class>/*` and `val/<class>/*`), a zip of
-            one, each relative to `data_folder`; or `ChestX-ray14`, No Finding against Pneumonia.
+            one, each relative to `data_folder`; or `ChestX-ray14`, No Finding against Pneumonia, or
+            `phantom`, the package's own, with and without COVID-19.
         target: For ChestX-ray14, a finished data step (`runs/EXPERIMENT/01_xray_dataset`) of the target task:
             the patients of its val and test are left out. `""` leaves out nobody.
         channels: 3 for colour, 1 for grey.
@@ -140,13 +85,13 @@ class SourceConfig(Config):
     step: ClassVar[str] = "00_source_task"
     smoke_values: ClassVar[dict[str, object]] = {"images": 12, "size": 32}
 
-    experiment: str = field(default="pretrain", metadata={"pattern": _NAME})
+    experiment: str = field(default="pretrain", metadata={"pattern": NAME})
     data_folder: str = ""
     source: str = "tiny-imagenet/tiny-imagenet-160.zip"
     target: str = ""
     channels: Literal[1, 3] = 3
-    size: int = _at_least(64, 32)
-    images: int = _at_least(0, 0)
+    size: int = at_least(64, 32)
+    images: int = at_least(0, 0)
 
     @property
     def source_folder(self) -> Path:
@@ -169,9 +114,9 @@ class AugmentConfig(Config):
     reads: ClassVar[tuple[str, ...]] = ("01_xray_dataset",)
 
     recipe: Literal["released", "paper", "none"] = "released"
-    factor: int = _at_least(5, 1)
+    factor: int = at_least(5, 1)
     balance: Literal["none", "oversample", "undersample"] = "none"
-    ratio: float = _at_least(1.0, 0.01)
+    ratio: float = at_least(1.0, 0.01)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,11 +148,11 @@ class TrainConfig(Config):
     data: Literal["00_source_task", "01_xray_dataset", "03_augmentation"] = "03_augmentation"
     network: Literal["ResNet18", "ResNet50", "SqueezeNet1_0", "SqueezeNet1_1", "DenseNet121"] = "ResNet18"
     weights: str = "none"
-    epochs: int = _at_least(100, 1)
-    head_epochs: int = _at_least(0, 0)
-    batch_size: int = _at_least(20, 1)
+    epochs: int = at_least(100, 1)
+    head_epochs: int = at_least(0, 0)
+    batch_size: int = at_least(20, 1)
     optimizer: Literal["adam", "sgd"] = "adam"
-    learning_rate: float = _at_least(1e-4, 1e-9)
+    learning_rate: float = at_least(1e-4, 1e-9)
     schedule: Literal["constant", "step", "cosine"] = "constant"
     random_crop: float = field(default=1.0, metadata={"minimum": 0.01, "maximum": 1.0})
     random_flip: bool = False
@@ -252,51 +197,30 @@ class ReportConfig(Config):
 
     run_ids: str = "*"
     rule: str = field(default="youden", metadata={"pattern": r"youden|sensitivity>=(0?\.\d+|1(\.0)?)"})
-    draws: int = _at_least(2000, 50)
+    draws: int = at_least(2000, 50)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferConfig(Config):
+    """Notebook 09: runs of one data set that differ in where they started and in what was trained.
+
+    Args:
+        run_ids: As in `ReportConfig`.
+        within: Source whose images are also judged alone.
+        draws: Bootstrap draws of patients.
+    """
+
+    step: ClassVar[str] = "09_transfer"
+    reads: ClassVar[tuple[str, ...]] = ("04_transfer_learning",)
+    smoke_values: ClassVar[dict[str, object]] = {"draws": 100}
+
+    experiment: str = field(default="xray-transfer", metadata={"pattern": NAME})
+    run_ids: str = "*"
+    within: str = "covid-chestxray-dataset"
+    draws: int = at_least(2000, 50)
 
 
 CONFIGS = {
-    config.step: config for config in (SourceConfig, DataConfig, AugmentConfig, TrainConfig, ReportConfig)
+    config.step: config
+    for config in (SourceConfig, DataConfig, AugmentConfig, TrainConfig, ReportConfig, TransferConfig)
 }
-
-
-def data_folder(named: str, user: str) -> Path:
-    """Folder of the public data sets: `named`, or else what COVIDTF_DATA says.
-
-    Raises:
-        DataError: None is named, or it does not exist; says what `user` needs.
-    """
-    named = named or os.environ.get("COVIDTF_DATA", "")
-    if not named:
-        raise DataError(
-            f"{user} needs public images: set `data_folder` or COVIDTF_DATA to a "
-            "folder with covid-chestxray-dataset/, CheXpert-v1.0-small/, ChestX-ray14/ or COVID-XRay-5K/"
-        )
-    folder = ROOT / Path(named).expanduser()
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; `data_folder` or COVIDTF_DATA names it")
-    return folder
-
-
-def _check(owner: str, item, value: object) -> None:
-    wanted = item.type
-    if get_origin(wanted) is Literal:
-        if value not in get_args(wanted):
-            raise ValueError(f"{owner}: `{item.name}` must be one of {get_args(wanted)}. Received: {value!r}")
-        return
-    # bool is an int to Python, and papermill's "false" is a true string: neither may pass for the other.
-    right = type(value) is wanted or (wanted is float and type(value) is int)
-    if not right:
-        raise ValueError(
-            f"{owner}: `{item.name}` must be {wanted.__name__}. Received: {value!r} ({type(value).__name__})"
-        )
-    pattern = item.metadata.get("pattern")
-    if pattern is not None and not re.fullmatch(pattern, value):
-        raise ValueError(f"{owner}: `{item.name}` must match {pattern!r}. Received: {value!r}")
-    minimum = item.metadata.get("minimum")
-    # `not >=` also refuses NaN.
-    if minimum is not None and not value >= minimum:
-        raise ValueError(f"{owner}: `{item.name}` must be at least {minimum}. Received: {value!r}")
-    maximum = item.metadata.get("maximum")
-    if maximum is not None and not value <= maximum:
-        raise ValueError(f"{owner}: `{item.name}` must be at most {maximum}. Received: {value!r}")

@@ -36,6 +36,28 @@ def readable(results: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def transfer(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of `metrics.transfer.table` with each metric and its interval in one cell.
+
+    Returns:
+        Columns Part of test, Network, Started from, Trained, Seeds, Images (patients), AUROC, Lowest to
+        highest seed, Gain over random weights.
+    """
+    result = table[["part", "network", "start", "strategy", "seeds"]].set_axis(
+        ["Part of test", "Network", "Started from", "Trained", "Seeds"], axis=1
+    )
+    result["Images (patients)"] = [f"{n} ({p})" for n, p in zip(table["n"], table["patients"], strict=True)]
+    result["AUROC"] = _with_interval(table, "auroc")
+    result["Lowest to highest seed"] = [
+        f"{low:.3f} to {high:.3f}" for low, high in zip(table["lowest"], table["highest"], strict=True)
+    ]
+    gains = table[["gain", "gain_low", "gain_high"]].itertuples(index=False)
+    result["Gain over random weights"] = [
+        "" if pd.isna(gain) else f"{gain:+.3f} ({low:+.3f} to {high:+.3f})" for gain, low, high in gains
+    ]
+    return result
+
+
 def markdown(table: pd.DataFrame) -> str:
     """A table in Markdown, text as it is.
 
@@ -67,8 +89,9 @@ def summary_text(experiment_folder: Path) -> str:
 def update_documents(check: bool = False) -> list[Path]:
     """Fill every `<!-- from: KEY -->...<!-- end -->` of the documents from the files under results/.
 
-    Keys: `results EXPERIMENT`, `within SOURCE of EXPERIMENT`, `csv PATH`, `value EXPERIMENT NETWORK COLUMN`
-    and `published NETWORK VERSION QUANTITY`, both with dashes for blanks in the network, `benchmark NAME`.
+    Keys: `results EXPERIMENT`, `within SOURCE of EXPERIMENT`, `transfer EXPERIMENT`, `csv PATH`,
+    `value EXPERIMENT NETWORK COLUMN` and `published NETWORK VERSION QUANTITY`, both with dashes for blanks in
+    the network, `benchmark NAME`.
 
     Args:
         check: Write nothing, only tell.
@@ -114,6 +137,10 @@ def _within(source: str, _of: str, experiment: str) -> str:
     return f"\n{markdown(rows)}\n"
 
 
+def _transfer(experiment: str) -> str:
+    return f"\n{markdown(transfer(_read(RESULTS / experiment / '09_transfer' / 'transfer.csv')))}\n"
+
+
 def _csv(path: str) -> str:
     return f"\n{markdown(pd.read_csv(ROOT / path, dtype=str, keep_default_na=False))}\n"
 
@@ -147,6 +174,7 @@ def _benchmark(name: str) -> str:
 _KEYS: dict[str, Callable[..., str]] = {
     "results": _results,
     "within": _within,
+    "transfer": _transfer,
     "csv": _csv,
     "value": _value,
     "published": _published,

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from covidtf import manifest, sources, splits
+from covidtf import manifest, phantom, sources, splits
 from covidtf.config import ROOT, SourceConfig
-from covidtf.datasets import Collected
+from covidtf.datasets import PHANTOMS, Collected
 from covidtf.duplicates import duplicates
 from covidtf.files import DataError
 from covidtf.runs import slug
 from covidtf.sources.class_folders import read_class_folders, unpack
-from covidtf.sources.metadata import CHESTXRAY14
+from covidtf.sources.metadata import CHESTXRAY14, PHANTOM
 
 
 def collect(config: SourceConfig) -> Collected:
@@ -21,7 +21,11 @@ def collect(config: SourceConfig) -> Collected:
     Raises:
         DataError: No such folder or archive, or no image in it; an unfinished target step.
     """
-    if config.source == CHESTXRAY14:
+    if config.source == PHANTOM:
+        root, name = config.folder / "phantoms", PHANTOM
+        phantom.write_xrays(root, 3 * config.images or PHANTOMS, seed=config.seed)
+        table, rejected = sources.read_phantom(root)
+    elif config.source == CHESTXRAY14:
         table, rejected = sources.read_chestxray14(config.source_folder / CHESTXRAY14)
         table, left_out = _two_findings(table)
         table, spared = _without_target(table, config.target)

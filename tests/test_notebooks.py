@@ -11,7 +11,7 @@ import nbformat
 import pytest
 import yaml
 
-from covidtf import reproduce, runs
+from covidtf import experiments, reproduce, runs
 from covidtf.__main__ import main
 from covidtf.config import CONFIGS, ROOT, ReportConfig, SourceConfig
 
@@ -91,7 +91,7 @@ def test_parameters_are_those_of_the_settings(path):
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_experiments_can_be_planned(path):
     """Every experiment file has known steps and parameters and its name; a target task ends in a report."""
-    configs = reproduce.plan(path, {})
+    configs = experiments.plan(path, {})
     assert configs[0].experiment == path.stem
     assert isinstance(configs[-1], ReportConfig) or isinstance(configs[0], SourceConfig)
 

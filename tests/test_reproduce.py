@@ -4,7 +4,7 @@ import nbformat
 import pytest
 import yaml
 
-from covidtf import files, reproduce
+from covidtf import experiments, files, reproduce
 from covidtf.__main__ import main
 from covidtf.files import DataError
 
@@ -31,11 +31,30 @@ def params(tmp_path):
 
 def test_plan_merges_parameters_in_order(params):
     """The command line wins, each step takes what it knows, the report reads this plan's runs."""
-    data, augment, first, second, report = reproduce.plan(params, {"epochs": "5"}, out="elsewhere")
+    data, augment, first, second, report = experiments.plan(params, {"epochs": "5"}, out="elsewhere")
     assert (data.seed, data.patients, augment.factor) == (3, 30, 2)
     assert (first.epochs, second.epochs) == (5, 5)
     assert {step.out for step in (data, augment, first, second, report)} == {"elsewhere"}
-    assert report.run_ids.split() == [first.run_id, second.run_id, reproduce.BASELINE]
+    assert report.run_ids.split() == [first.run_id, second.run_id, experiments.BASELINE]
+
+
+def test_lists_make_a_step_of_each_value_and_names_stand_for_folders(tmp_path):
+    """Two lists of values give every combination, and `$name` the run folder of the step called so."""
+    steps = [
+        {"04_transfer_learning": {"network": "SqueezeNet1_0", "epochs": 2, "as": "first"}},
+        {"04_transfer_learning": {"network": "SqueezeNet1_0", "weights": "$first", "seed": [0, 1, 2],
+                                  "epochs": 4, "head_epochs": [0, 4]}},
+        "09_transfer",
+    ]  # fmt: skip
+    path = tmp_path / "grid.yaml"
+    path.write_text(yaml.safe_dump({"experiment": "grid", "steps": steps}, sort_keys=False))
+    first, *others, transfer = experiments.plan(path, {})
+    assert [(run.seed, run.head_epochs) for run in others] == [(s, h) for s in (0, 1, 2) for h in (0, 4)]
+    assert {run.weights for run in others} == {f"runs/grid/{first.run_id}"}
+    assert transfer.run_ids.split() == [run.run_id for run in (first, *others)]
+    path.write_text(path.read_text().replace("$first", "$last"))
+    with pytest.raises(DataError, match=r"no earlier step is called 'last'. Known are \['first'\]"):
+        experiments.plan(path, {})
 
 
 @pytest.mark.parametrize(
@@ -57,12 +76,12 @@ def test_wrong_parameters_stop_before_anything_starts(params, overrides, message
 
 def test_command_line_false_is_false(params):
     """`-p smoke false` gives the boolean, not papermill's truthy string."""
-    assert reproduce.plan(params, {"smoke": "false"})[0].smoke is False
+    assert experiments.plan(params, {"smoke": "false"})[0].smoke is False
 
 
 def test_floats_and_the_experiment_can_be_given_as_people_write_them(params):
     """`-p learning_rate 1e-4`, which YAML takes for text, is a number; the experiment's name can be set."""
-    data, _, train, *_ = reproduce.plan(params, {"learning_rate": "1e-4", "experiment": "other"})
+    data, _, train, *_ = experiments.plan(params, {"learning_rate": "1e-4", "experiment": "other"})
     assert train.learning_rate == 1e-4
     assert data.experiment == "other"
 
@@ -82,7 +101,7 @@ def test_malformed_experiment_files_are_named(tmp_path, text):
     path = tmp_path / "broken.yaml"
     path.write_text(text)
     with pytest.raises(DataError, match=r"broken\.yaml"):
-        reproduce.plan(path, {})
+        experiments.plan(path, {})
 
 
 def test_command_line_reports_errors_without_a_traceback(params, capsys):
@@ -143,7 +162,7 @@ def test_absent_data_or_experiment_is_said_before_a_folder_is_made(tmp_path, mon
 
 def test_two_runners_do_not_share_a_folder(params, counting_notebooks, tmp_path):
     """A second process that runs the same experiment is told so."""
-    config = reproduce.plan(params, {}, str(tmp_path / "out"))[0]
+    config = experiments.plan(params, {}, str(tmp_path / "out"))[0]
     with files.locked(config.experiment_folder, "testing"), pytest.raises(DataError, match="another process"):
         reproduce.run(params, {}, str(tmp_path / "out"))
 

@@ -74,6 +74,19 @@ def auroc(predictions: pd.DataFrame, positive: str = "COVID-19", draws: int = 20
     Reference: Hanley & McNeil, Radiology 1982, 143:29-36.
     """
 
+    value, values, smaller = auroc_draws(predictions, positive, draws, seed)
+    return intervals.metric(value, values, len(predictions), predictions["patient_id"].nunique(), smaller)
+
+
+def auroc_draws(
+    predictions: pd.DataFrame, positive: str = "COVID-19", draws: int = 2000, seed: int = 0
+) -> tuple[float, _Array, int]:
+    """AUROC, its values in the bootstrap draws, shape `(draws,)`, and the patients of the smaller class.
+
+    Of two scores of the same images, in any order of the rows, draw i has the same patients. Arguments and
+    errors are those of `auroc`.
+    """
+
     def statistic(positives: _Array, negatives: _Array) -> _Array:
         total = negatives.sum(axis=1, keepdims=True)
         beaten = total - negatives.cumsum(axis=1) + negatives / 2
@@ -108,7 +121,11 @@ def average_precision(
         defined = negatives.sum(axis=1) > 0
         return np.where(defined, (positives * ppv).sum(axis=1) / found[:, -1], np.nan)
 
-    result = _ranking(predictions, positive, average_precision_score, statistic, (draws, seed))
+    value, values, smaller = _ranking(
+        predictions, positive, average_precision_score, statistic, (draws, seed)
+    )
+    patients = predictions["patient_id"].nunique()
+    result = intervals.metric(value, values, len(predictions), patients, smaller)
     return result | {"prevalence": float((predictions["label"] == positive).mean())}
 
 
@@ -161,8 +178,8 @@ def _ranking(
     of_images: Callable[[npt.NDArray[np.bool_], _Array], float],
     of_weights: Callable[[_Array, _Array], _Array],
     draws_seed: tuple[int, int],
-) -> Metric:
-    """Metric of value `of_images` with draws `of_weights` of the two classes' weights by falling score."""
+) -> tuple[float, _Array, int]:
+    """Value `of_images`, draws `of_weights` of the two classes' weights by falling score, smaller class."""
     is_positive, score = _both_classes(predictions, positive)
     order = np.argsort(-score, kind="stable")
     ordered = is_positive[order]
@@ -177,5 +194,4 @@ def _ranking(
     value = float(of_images(is_positive, score))
     patient_id = predictions["patient_id"].to_numpy(str)
     values = intervals.bootstrap(statistic, patient_id[order], *draws_seed)
-    smaller = min(len(set(patient_id[members])) for members in (is_positive, ~is_positive))
-    return intervals.metric(value, values, len(predictions), predictions["patient_id"].nunique(), smaller)
+    return value, values, min(len(set(patient_id[members])) for members in (is_positive, ~is_positive))

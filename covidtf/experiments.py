@@ -1,0 +1,160 @@
+"""Experiment files: from a YAML file and the command line to checked settings of every step."""
+
+import contextlib
+import itertools
+from dataclasses import Field, asdict, fields
+from pathlib import Path
+
+import yaml
+
+from covidtf.config import (
+    CONFIGS,
+    ROOT,
+    Config,
+    DataConfig,
+    ReportConfig,
+    SourceConfig,
+    TrainConfig,
+    TransferConfig,
+)
+from covidtf.files import DataError
+
+BASELINE = "01_xray_dataset/baseline-mean-std"
+
+
+def plan(params: Path, overrides: dict[str, str], out: str | None = None) -> list[Config]:
+    """The experiment's steps as checked settings; nothing has been started when this fails.
+
+    Args:
+        params: YAML file with `experiment`, optional `parameters` for all steps that know them, and `steps`,
+            a list of notebooks with their own parameters. A list of values makes one step of each (of several
+            lists, of each combination); `as: NAME` names a step, whose folder is `$NAME` in later ones.
+        overrides: Name -> value as typed on the command line, read as YAML and set in every step that has
+            such a parameter.
+        out: Working folder in place of the default.
+    Returns:
+        One settings object per step, in order.
+    Raises:
+        DataError: Not an experiment file, or a notebook that does not exist.
+        ValueError: An unknown or wrongly typed parameter; says which are known.
+    """
+    experiment = _read_experiment(params)
+    shared = {"experiment": experiment["experiment"], **experiment["parameters"]}
+    shared |= {name: _value(name, text) for name, text in overrides.items()}
+    if out is not None:
+        shared["out"] = out
+    steps = [step for item in experiment["steps"] for step in _steps(params, item)]
+    known = {item.name for kind, _ in steps for item in fields(kind)}
+    unknown = sorted(set(shared) - known)
+    if unknown:
+        raise ValueError(f"{params}: no step has parameters {unknown}. Known are {sorted(known)}")
+    configs, named = [], {}
+    for kind, own in steps:
+        configs.append(_configure(params, kind, _resolved(params, own, named), shared))
+        named |= {own["as"]: configs[-1].folder} if "as" in own else {}
+    configs = _fill_report(configs)
+    _check_weights(configs)
+    return configs
+
+
+def _read_experiment(params: Path) -> dict:
+    if not params.is_file():
+        known = sorted(shown(path) for path in (ROOT / "notebooks" / "params").glob("*.yaml"))
+        raise DataError(f"{params}: no such file. Experiments are {', '.join(known)}")
+    try:
+        experiment = yaml.safe_load(params.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{params}: not an experiment file: {error}") from error
+    if not isinstance(experiment, dict) or not {"experiment", "steps"} <= set(experiment):
+        raise DataError(f"{params}: `experiment` and `steps` are wanted. Received: {experiment!r:.200}")
+    extra = set(experiment) - {"experiment", "steps", "parameters"}
+    if extra:
+        raise DataError(f"{params}: unknown entries {sorted(extra)}")
+    experiment = {"parameters": {}, **experiment}
+    for entry, kind in (("parameters", dict), ("steps", list)):
+        if not isinstance(experiment[entry], kind) or (kind is list and not experiment[entry]):
+            raise DataError(f"{params}: `{entry}` must be a {kind.__name__}. Received: {experiment[entry]!r}")
+    return experiment
+
+
+def _steps(params: Path, item: object) -> list[tuple[type[Config], dict]]:
+    name, own = next(iter(item.items())) if isinstance(item, dict) and len(item) == 1 else (item, {})
+    if not isinstance(name, str) or name not in CONFIGS:
+        raise DataError(f"{params}: a step must be one of {sorted(CONFIGS)}. Received: {name!r}")
+    if not isinstance(own or {}, dict):
+        raise DataError(f"{params}: {name} must have parameters by name. Received: {own!r}")
+    values = [value if isinstance(value, list) else [value] for value in (own or {}).values()]
+    return [
+        (CONFIGS[name], dict(zip(own or {}, combination, strict=True)))
+        for combination in itertools.product(*values)
+    ]
+
+
+def _resolved(params: Path, own: dict, named: dict[str, Path]) -> dict:
+    """Parameters of a step, with `$NAME` as the folder of the earlier step that is called so."""
+    result = {}
+    for name, value in own.items():
+        if isinstance(value, str) and value.startswith("$"):
+            if value[1:] not in named:
+                raise DataError(f"{params}: no earlier step is called {value[1:]!r}. Known are {list(named)}")
+            value = (
+                shown(named[value[1:]]) if named[value[1:]].is_relative_to(ROOT) else str(named[value[1:]])
+            )
+        if name != "as":
+            result[name] = value
+    return result
+
+
+def _value(name: str, text: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"`{name}` cannot be read as YAML. Received: {text!r}") from error
+
+
+def _configure(params: Path, kind: type[Config], own: dict, shared: dict) -> Config:
+    names = {item.name for item in fields(kind)}
+    unknown = sorted(set(own) - names)
+    if unknown:
+        raise ValueError(f"{params}: {kind.step} has no parameters {unknown}. Known are {sorted(names)}")
+    values = own | {name: value for name, value in shared.items() if name in names}
+    return kind(
+        **{item.name: _number(item, values[item.name]) for item in fields(kind) if item.name in values}
+    )
+
+
+def _number(item: Field, value: object) -> object:
+    """`1e-4` is text to YAML, which wants `1.0e-4`; notebooks and people write the former."""
+    if item.type is float and isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
+
+
+def _check_weights(configs: list[Config]) -> None:
+    made = {config.folder for config in configs}
+    for config in configs:
+        named = isinstance(config, TrainConfig) and config.weights != "none"
+        if named and config.weights_record.parent not in made and not config.weights_record.is_file():
+            raise DataError(f"`weights`: {config.weights} is not the folder of a finished run")
+
+
+def _fill_report(configs: list[Config]) -> list[Config]:
+    """Let a report over all runs read those of this very plan, not what earlier settings left behind."""
+    trained = [
+        config.run_id
+        for config in configs
+        if isinstance(config, TrainConfig) and config.data != SourceConfig.step
+    ]
+    trained += [BASELINE] if any(isinstance(config, DataConfig) for config in configs) else []
+    return [
+        type(config)(**asdict(config) | {"run_ids": " ".join(dict.fromkeys(trained))})
+        if isinstance(config, ReportConfig | TransferConfig) and config.run_ids == "*" and trained
+        else config
+        for config in configs
+    ]
+
+
+def shown(path: Path) -> str:
+    """A path from the repository's root, or its name alone where it is outside."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name

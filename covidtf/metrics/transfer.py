@@ -1,0 +1,108 @@
+"""What transfer brought: runs of one data set, grouped by where they started and what was trained."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from covidtf import metrics
+from covidtf.files import DataError
+from covidtf.metrics import intervals
+from covidtf.metrics.intervals import Metric
+from covidtf.runs import Run
+
+SCRATCH = "random weights"
+KEYS = ("network", "start", "strategy")
+
+
+def strategy(config: dict) -> str:
+    """Which part was trained: `last layer`, `all layers`, or `staged`, the last layer and then all.
+
+    >>> strategy({"epochs": 10, "head_epochs": 4})
+    'staged'
+    """
+    if config["head_epochs"] == 0:
+        return "all layers"
+    return "last layer" if config["head_epochs"] == config["epochs"] else "staged"
+
+
+def table(runs: Sequence[Run], within: str, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Test AUROC of each network, start and strategy, as the mean over the seeds.
+
+    The interval is that of the mean over these seeds, by the bootstrap over patients that
+    `intervals.metric` describes; how far seeds differ is told by the lowest and the highest. `gain` is the
+    difference to the same network from random weights, mean over its seeds, with the percentile interval of
+    the difference in the same draws of patients.
+
+    Args:
+        runs: Runs of the same images; baselines are left out.
+        within: Source whose images are also judged alone (`part` is its name; otherwise `all sources`).
+        draws: Bootstrap draws of patients.
+        seed: Of the draws, a non-negative integer.
+    Returns:
+        Columns part, network, start, strategy, seeds (number), n, patients, positives, auroc, auroc_low,
+        auroc_high, lowest, highest, gain, gain_low, gain_high; in the order of `runs`.
+    Raises:
+        DataError: A seed occurs twice in a group, or no image of test is of the source `within`.
+    """
+    groups = _groups([run for run in runs if "baseline" not in run.config])
+    tests = {
+        key: [run.predictions[run.predictions["split"] == "test"] for run in found]
+        for key, found in groups.items()
+    }
+    parts = {"all sources": tests, within: {key: _of(within, found) for key, found in tests.items()}}
+    return pd.DataFrame([row for part in parts.items() for row in _rows(*part, draws, seed)])
+
+
+def mean_auroc(
+    predictions: Sequence[pd.DataFrame], draws: int = 2000, seed: int = 0
+) -> tuple[Metric, np.ndarray, list[float]]:
+    """Mean AUROC of several scores of the same images.
+
+    Returns:
+        The mean with its interval, its values in the draws, and the AUROC of each.
+    """
+    found = [metrics.auroc_draws(table, draws=draws, seed=seed) for table in predictions]
+    single = [value for value, _, _ in found]
+    values = np.mean([values for _, values, _ in found], axis=0)
+    n, patients = len(predictions[0]), predictions[0]["patient_id"].nunique()
+    return intervals.metric(float(np.mean(single)), values, n, patients, found[0][2]), values, single
+
+
+def _groups(runs: Sequence[Run]) -> dict[tuple[str, str, str], list[Run]]:
+    groups: dict[tuple[str, str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.name, run.start, strategy(run.config)), []).append(run)
+    for key, found in groups.items():
+        seeds = [run.config["seed"] for run in found]
+        if len(set(seeds)) < len(seeds):
+            raise DataError(f"{', '.join(key)}: one run of each seed was wanted. Received: {sorted(seeds)}")
+    return groups
+
+
+def _of(source: str, tables: list[pd.DataFrame]) -> list[pd.DataFrame]:
+    rows = [table[table["source"] == source] for table in tables]
+    if rows[0].empty:
+        raise DataError(f"no image of test is of source {source!r}. Received: {set(tables[0]['source'])}")
+    return rows
+
+
+def _rows(part: str, tests: dict[tuple, list[pd.DataFrame]], draws: int, seed: int) -> list[dict]:
+    found = {key: mean_auroc(tables, draws, seed) for key, tables in tests.items()}
+    rows = []
+    for key, (mean, values, single) in found.items():
+        low, high = mean["ci95"] or (np.nan, np.nan)
+        row = {"part": part} | dict(zip(KEYS, key, strict=True)) | {"seeds": len(single)}
+        row |= {"n": mean["n"], "patients": mean["patients"]}
+        row |= {"positives": int((tests[key][0]["label"] == "COVID-19").sum())}
+        row |= {"auroc": mean["value"], "auroc_low": low, "auroc_high": high}
+        row |= {"lowest": min(single), "highest": max(single)}
+        rows.append(row | _gain(mean["value"], values, found.get((key[0], SCRATCH, "all layers")), key))
+    return rows
+
+
+def _gain(value: float, values: np.ndarray, scratch: tuple | None, key: tuple) -> dict[str, float]:
+    if scratch is None or key[1:] == (SCRATCH, "all layers"):
+        return dict.fromkeys(("gain", "gain_low", "gain_high"), np.nan)
+    low, high = intervals.percentiles(values - scratch[1]) or (np.nan, np.nan)
+    return {"gain": value - scratch[0]["value"], "gain_low": low, "gain_high": high}
