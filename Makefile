@@ -2,16 +2,18 @@
 PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
+JAX := .venv-jax
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test lint lab clean
+.PHONY: help install reproduce test test-jax lint lab clean
 
 help:
 	@echo "make reproduce   phantoms -> networks -> report, without a question (about 10 minutes on 2 cores)"
 	@echo "make test        the whole test suite, every notebook once in smoke size"
+	@echo "make test-jax    networks and training on JAX, in an environment without TensorFlow"
 	@echo "make lab         JupyterLab on the notebooks"
 	@echo "make install     only the virtual environment"
-	@echo "make clean       remove .venv and runs/, with all that was trained there"
+	@echo "make clean       remove .venv, .venv-jax and runs/, with all that was trained there"
 	@echo "make lint        ruff on modules and notebooks"
 
 install: $(VENV)/installed
@@ -31,6 +33,15 @@ reproduce: install
 test: install
 	$(RUN) -m pytest
 
+test-jax: $(JAX)/installed
+	KERAS_BACKEND=jax $(JAX)/bin/python -m pytest tests/test_networks.py tests/test_training.py
+
+$(JAX)/installed: requirements-jax.txt $(VENV)/installed
+	$(PYTHON) -m venv $(JAX)
+	$(RUN) -m uv pip install --python $(JAX)/bin/python -r requirements-jax.txt
+	$(RUN) -m uv pip install --python $(JAX)/bin/python --no-deps --editable .
+	@touch $@
+
 lint: install
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
@@ -39,4 +50,4 @@ lab: install
 	cd notebooks && ../$(VENV)/bin/jupyter lab $(ARGS)
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(JAX) runs
