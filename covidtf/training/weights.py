@@ -1,14 +1,11 @@
-"""Where a network's weights come from and where they are kept."""
+"""The weights that a run of ours keeps: written, compared with their record, read."""
 
-import sys
 import tempfile
 import warnings
 from pathlib import Path
 
-from covidtf.config import ROOT
-from covidtf.files import DataError, read_json, sha256
+from covidtf.files import DataError, sha256
 from covidtf.training.devices import keras
-from covidtf.training.networks import NETWORKS, build
 
 WEIGHTS = "best.weights.h5"
 RECORD = "training.json"
@@ -46,48 +43,3 @@ def load(model: "keras.Model", folder: Path) -> None:
             model.load_weights(folder / WEIGHTS)
     except (OSError, ValueError, KeyError, UserWarning) as error:
         raise DataError(f"{folder / WEIGHTS}: not weights of this {model.name}: {error}") from error
-
-
-def start(model: "keras.Model", weights: str, classes: list[str]) -> dict[str, str]:
-    """Take over the weights that a run starts from.
-
-    Args:
-        model: Freshly built for `classes`.
-        weights: `none`, or the folder of a finished run of the same network; relative paths start at the
-            repository's root. Its head is taken over if it was trained for the same classes; otherwise the
-            head stays new, which is said on standard error.
-        classes: The model's classes in their order.
-    Returns:
-        For the run's record: `weights` (`none`, or the file's sha256) and `head` (`new` or `kept`).
-    Raises:
-        ValueError: If the run is of another network.
-        DataError: If there is no finished run, or its weights are not those it recorded; names the file.
-    """
-    if weights == "none":
-        return {"weights": "none", "head": "new"}
-    folder = ROOT / Path(weights).expanduser()
-    record = _record(folder, model.name)
-    earlier_classes = record["settings"]["classes"]
-    earlier = build(model.name, len(earlier_classes))
-    load(earlier, folder)
-    kept = earlier_classes == classes
-    for layer in earlier.layers:
-        if kept or layer.name != NETWORKS[model.name].head:
-            model.get_layer(layer.name).set_weights(layer.get_weights())
-    if not kept:
-        print(f"{weights} was trained for {earlier_classes}: the head is new", file=sys.stderr)
-    return {"weights": record["sha256"][WEIGHTS], "head": "kept" if kept else "new"}
-
-
-def _record(folder: Path, network: str) -> dict:
-    if not (folder / RECORD).is_file():
-        raise DataError(f"{folder}: `weights` must be 'none' or a finished run's folder; {RECORD} is missing")
-    record = read_json(folder / RECORD)
-    found = record["settings"]["network"]
-    if found != network:
-        raise ValueError(f"`weights` must be of a {network}. Received: {folder}, a {found}")
-    if not (folder / WEIGHTS).is_file():
-        raise DataError(f"{folder / WEIGHTS}: no such file; weights are not published, train that run first")
-    if WEIGHTS in changed(folder, record):
-        raise DataError(f"{folder / WEIGHTS}: not the weights that {RECORD} recorded, sha256 differs")
-    return record
