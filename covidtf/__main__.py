@@ -1,4 +1,4 @@
-"""Headless commands: `python -m covidtf reproduce | publish | docs`."""
+"""Headless commands: `python -m covidtf reproduce | publish | predict | docs`."""
 
 import argparse
 import sys
@@ -9,11 +9,16 @@ from covidtf.files import DataError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 0 on success, 1 on bad parameters or data or a failed notebook, 2 on a bad command."""
+    """Run one command.
+
+    Returns:
+        0 on success, 1 on bad parameters or data or a failed notebook, 2 on a bad command, 3 when `predict`
+        rejected some files.
+    """
     options = _parser().parse_args(arguments)
     try:
         return options.command(options)
-    except (DataError, ValueError, OSError) as error:
+    except (DataError, ValueError, OSError, ImportError) as error:
         print(f"covidtf: {error}", file=sys.stderr)
         return 1
 
@@ -38,9 +43,31 @@ def _parser() -> argparse.ArgumentParser:
     publish = commands.add_parser("publish", help="copy what may be committed into results/")
     publish.add_argument("folder", type=Path, metavar="runs/EXPERIMENT")
     publish.set_defaults(command=_publish)
+    _add_predict(commands)
     docs = commands.add_parser("docs", help="write the numbers of results/ into README and cards")
     docs.set_defaults(command=_docs)
     return parser
+
+
+def _add_predict(commands) -> None:
+    predict = commands.add_parser(
+        "predict",
+        help="score image files with a finished run's network",
+        description="Score image files with a finished run's network. Research software, not a medical "
+        "device.",
+        epilog="Exit status: 0 if all files were scored, 1 on an error, 3 if files were rejected; these are "
+        "listed with their reason beside the scores. Rows are written as they are computed, to OUT.partial.",
+    )
+    predict.add_argument("run", type=Path, metavar="RUN", help="run folder, such as runs/EXPERIMENT/RUN_ID")
+    predict.add_argument(
+        "inputs", type=Path, nargs="+", metavar="PATH", help="image file, or folder with image files below it"
+    )
+    predict.add_argument("--out", type=Path, required=True, metavar="scores.csv")
+    predict.add_argument(
+        "--engine", choices=("keras", "openvino"), default="keras", help="what runs the network [%(default)s]"
+    )
+    predict.add_argument("--batch", type=int, default=32, metavar="N", help="images at once [%(default)s]")
+    predict.set_defaults(command=_predict)
 
 
 def _reproduce(options: argparse.Namespace) -> int:
@@ -73,6 +100,16 @@ def _publish(options: argparse.Namespace) -> int:
     written = publication.publish(options.folder, config.ROOT / "results" / options.folder.resolve().name)
     print(f"{len(written)} files under results/{options.folder.resolve().name}")
     return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from covidtf import scoring
+
+    scored, rejected = scoring.score(options.run, options.inputs, options.out, options.engine, options.batch)
+    print(f"{scored} files scored: {options.out}")
+    if rejected:
+        print(f"{rejected} files rejected: {scoring.rejected_path(options.out)}", file=sys.stderr)
+    return 3 if rejected else 0
 
 
 def _docs(options: argparse.Namespace) -> int:

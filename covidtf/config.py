@@ -166,11 +166,6 @@ class TrainConfig(Config):
             )
 
     @property
-    def weights_record(self) -> Path:
-        """Record of the run that `weights` names."""
-        return ROOT / Path(self.weights).expanduser() / "provenance.json"
-
-    @property
     def run_id(self) -> str:
         """`<network>-seed<seed>-<first eight digits of the settings' sha256>`."""
         return f"{self.network}-seed{self.seed}-{self.digest()[:8]}"

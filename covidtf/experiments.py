@@ -18,6 +18,7 @@ from covidtf.config import (
     TransferConfig,
 )
 from covidtf.files import DataError
+from covidtf.weights import places
 
 BASELINE = "01_xray_dataset/baseline-mean-std"
 
@@ -134,9 +135,8 @@ def _number(item: Field, value: object) -> object:
 def _check_weights(configs: list[Config]) -> None:
     made = {config.folder for config in configs}
     for config in configs:
-        named = isinstance(config, TrainConfig) and config.weights != "none"
-        if named and config.weights_record.parent not in made and not config.weights_record.is_file():
-            raise DataError(f"`weights`: {config.weights} is not the folder of a finished run")
+        if isinstance(config, TrainConfig) and places.locate(config.weights) not in made:
+            places.check(config.weights, config.network)
 
 
 def _fill_report(configs: list[Config]) -> list[Config]:

@@ -22,6 +22,7 @@ from covidtf.config import (
 )
 from covidtf.experiments import plan, shown
 from covidtf.files import locked, read_json, write_json
+from covidtf.weights import places
 
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -108,8 +109,8 @@ def _key(config: Config, upstream: list[str]) -> str:
         if getattr(config, name, ""):
             path = ROOT / Path(getattr(config, name)).expanduser()
             digest.update((path if name == "file_list" else path / "manifest.csv").read_bytes())
-    if isinstance(config, TrainConfig) and config.weights != "none":
-        digest.update(config.weights_record.read_bytes())
+    if isinstance(config, TrainConfig):
+        digest.update(places.identity(config.weights, config.network).encode())
     return digest.hexdigest()
 
 

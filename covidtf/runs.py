@@ -43,17 +43,32 @@ class Run:
     @property
     def start(self) -> str:
         """What the weights were before training, as results tables say it."""
-        return start_name(self.config.get("weights", "no weights"))
+        if "start" in self.config:
+            return self.config["start"]
+        # Runs did not always say it in words; a baseline has none.
+        return {"none": "random weights"}.get(self.config.get("weights"), "no weights")
 
 
-def start_name(weights: str) -> str:
-    """The setting `weights` as results say it.
+def start_name(started_from: dict) -> str:
+    """What a run started from, as results say it, with what that had started from.
 
-    >>> start_name("none"), start_name("tiny-imagenet")
-    ('random weights', 'Tiny ImageNet')
+    Args:
+        started_from: As `weights.start` returns it.
+
+    >>> start_name({"weights": "none"})
+    'random weights'
+    >>> first = {"weights": "0a", "source": "tiny-imagenet"}
+    >>> start_name({"weights": "1b", "source": "run", "sources": ["ChestX-ray14"], "started_from": first})
+    'ChestX-ray14 after Tiny ImageNet'
     """
-    words = {"none": "random weights", "imagenet": "ImageNet", "tiny-imagenet": "Tiny ImageNet"}
-    return words.get(weights, weights)
+    if started_from["weights"] == "none":
+        return "random weights"
+    learnt = started_from.get("sources", [started_from["source"]])
+    words = {"imagenet": "ImageNet", "tiny-imagenet": "Tiny ImageNet", "tiny-imagenet-160": "Tiny ImageNet"}
+    name, earlier = " and ".join(words.get(word, word) for word in learnt), started_from.get("started_from")
+    if earlier is None or earlier["weights"] == "none":
+        return name
+    return f"{name} after {start_name(earlier)}"
 
 
 def origin() -> dict:

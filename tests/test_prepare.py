@@ -428,7 +428,7 @@ def test_few_results_wait_at_a_time():
     """Work runs ahead of its use by a bounded number of items, so memory does not grow with their number."""
     made, ahead = [], []
     for used, item in enumerate(
-        module._in_order(lambda item: made.append(item) or item, list(range(500)), 2, 3)
+        module.in_order(lambda item: made.append(item) or item, list(range(500)), 2, 3)
     ):
         assert item == used
         ahead.append(len(made) - used)

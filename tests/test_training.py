@@ -16,9 +16,10 @@ import pytest
 from covidtf import predictions, runs, training
 from covidtf.config import TrainConfig
 from covidtf.files import DataError, locked, read_json, sha256
-from covidtf.training import batches, checkpoints, predict, train, weights
+from covidtf.training import batches, checkpoints, epochs, predict, train, weights
 from covidtf.training.devices import keras
 from covidtf.training.networks import NETWORKS, Network, build
+from covidtf.weights import start
 
 SIZE = 32
 FILES = ("best.weights.h5", "history.csv", "predictions.csv")
@@ -60,6 +61,9 @@ def settings(**changes):
         "batch_size": 4,
         "optimizer": "adam",
         "learning_rate": 0.01,
+        "schedule": "constant",
+        "random_crop": 1.0,
+        "random_flip": False,
         "mixed_precision": False,
         "seed": 3,
     }
@@ -76,7 +80,9 @@ def prepare(labels=("COVID-19", "non-COVID"), channels=1):
     columns = {"patient_id": [f"s:{i}" for i in range(len(split))], "case_id": "s:1", "source": "s"}
     table = {"image_id": names, **columns, "view": "PA", "finding": "f", "split": split, "label": label}
     images = (level[:, None, None, None] + noise).astype(np.uint8)
-    return SimpleNamespace(images=images, manifest=pd.DataFrame(table), folder=Path("prepared"))
+    return SimpleNamespace(
+        images=images, manifest=pd.DataFrame(table), folder=Path("prepared"), crop="center"
+    )
 
 
 class CrashError(Exception):
@@ -110,8 +116,8 @@ def crash(monkeypatch, owner, name, calls, after=False):
 @pytest.mark.parametrize(
     ("owner", "name", "calls", "after"),
     [
-        (training._Follow, "on_train_batch_end", 2, False),
-        (training._Follow, "on_predict_batch_end", 4, False),
+        (epochs._Follow, "on_train_batch_end", 2, False),
+        (epochs._Follow, "on_train_batch_end", 4, False),
         (checkpoints, "save", 1, False),
         (checkpoints, "save", 1, True),
         (checkpoints, "save", 2, True),
@@ -135,11 +141,12 @@ def test_an_interrupted_run_ends_as_if_nothing_had_happened(
 
 
 def test_a_published_network_resumes_exactly(tmp_path, monkeypatch):
-    """SqueezeNet with dropout and Adam, cut off where all layers take over: the same bytes."""
-    config = settings(network="SqueezeNet1_0", epochs=2, head_epochs=1, learning_rate=1e-4)
+    """SqueezeNet with dropout, random views, Adam and a schedule, cut off in the middle: the same bytes."""
+    views = {"random_crop": 0.5, "random_flip": True, "schedule": "cosine"}
+    config = settings(network="SqueezeNet1_0", epochs=3, head_epochs=1, learning_rate=1e-4, **views)
     train(config, prepare(), tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(CrashError):
-        crash(patch, checkpoints, "save", 1, after=True)
+        crash(patch, checkpoints, "save", 2, after=True)
         train(config, prepare(), tmp_path / "cut")
     train(config, prepare(), tmp_path / "cut")
     assert sha256(tmp_path / "cut/predictions.csv") == sha256(tmp_path / "whole/predictions.csv")
@@ -227,7 +234,7 @@ def test_the_best_epoch_ranks_val_best(aurocs, losses, best):
 
 def test_a_finished_run_is_not_trained_again(finished, monkeypatch):
     """Calling a finished run returns its history without a step."""
-    monkeypatch.setattr(training, "_run_epochs", None)
+    monkeypatch.setattr(training, "run_epochs", None)
     assert len(train(settings(), prepare(), finished)) == 3
 
 
@@ -427,6 +434,40 @@ def test_an_epoch_shows_every_image_once_in_its_own_order():
     )
 
 
+def gradient(channels):
+    """Four images that grow brighter from left to right, which a mirror and a crop change in a known way."""
+    ramp = np.broadcast_to(np.arange(64, dtype=np.uint8)[None, :, None], (64, 64, channels))
+    return np.stack([ramp] * 4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_random_views_crop_and_mirror(channels):
+    """Some of 40 views are mirrored, all have a part of the ramp that fits their share, none is repeated."""
+    shown = [gradient(channels), np.zeros(4, int), np.zeros(40, int), 40]
+    images, _ = batches.RandomViews(*shown, crop=0.3, flip=True, seed=[0, 1])[0]
+    assert images.shape == (40, 64, 64, channels)
+    first, last = (images[:, 32, side, 0].astype(int) for side in (0, -1))
+    assert 8 < (first > last).sum() < 32
+    # A share of 0.3 at a ratio of 3/4 leaves at least half of the width.
+    assert (np.abs(first - last) >= 63 * np.sqrt(0.3 * 3 / 4) - 2).all()
+    assert (np.abs(first - last) < 63).any()
+    assert len(np.unique(images.reshape(40, -1), axis=0)) > 30
+    same, _ = batches.RandomViews(*shown, crop=0.3, flip=True, seed=[0, 1])[0]
+    other, _ = batches.RandomViews(*shown, crop=0.3, flip=True, seed=[0, 2])[0]
+    np.testing.assert_array_equal(images, same)
+    assert not np.array_equal(images, other)
+
+
+def test_random_views_of_the_whole_image_only_mirror():
+    """With a share of 1 each view is the image or its mirror image."""
+    ramp = gradient(1)
+    shown = [ramp, np.zeros(4, int), np.zeros(20, int), 20]
+    images, _ = batches.RandomViews(*shown, crop=1.0, flip=True, seed=[0])[0]
+    mirrored = [np.array_equal(image, ramp[0, :, ::-1]) for image in images]
+    assert all(np.array_equal(i, ramp[0]) or m for i, m in zip(images, mirrored, strict=True))
+    assert 0 < sum(mirrored) < 20
+
+
 def without(column, value):
     """Data set whose rows with `value` in `column` are in no split."""
     data = prepare()
@@ -515,7 +556,7 @@ def test_a_folder_takes_one_process_at_a_time(tmp_path):
 def starting_model(folder, labels):
     """A new model for `labels` that starts from the run in `folder`, and what was recorded."""
     model = build("Tiny", len(labels), size=SIZE, seed=99)
-    return model, weights.start(model, str(folder), labels)
+    return model, start(model, str(folder), labels)
 
 
 def test_weights_of_an_earlier_run_are_taken_over(finished, capsys):
@@ -525,7 +566,8 @@ def test_weights_of_an_earlier_run_are_taken_over(finished, capsys):
     weights.load(earlier, finished)
     for new, old in zip(model.weights, earlier.weights, strict=True):
         np.testing.assert_array_equal(new, old)
-    assert record == {"weights": sha256(finished / "best.weights.h5"), "head": "kept"}
+    assert (record["weights"], record["head"]) == (sha256(finished / "best.weights.h5"), "kept")
+    assert record["started_from"]["weights"] == "none"
     assert capsys.readouterr().err == ""
 
 
@@ -572,7 +614,7 @@ def test_weights_of_another_network_are_refused(finished):
     """A run of one network cannot start another."""
     model = build("SqueezeNet1_0", 2, size=SIZE)
     with pytest.raises(ValueError, match=r"`weights` must be of a SqueezeNet1_0. Received: .*a Tiny"):
-        weights.start(model, str(finished), ["COVID-19", "non-COVID"])
+        start(model, str(finished), ["COVID-19", "non-COVID"])
 
 
 def test_weights_of_another_shape_are_refused(finished):

@@ -45,4 +45,4 @@ def transfer(ax: Axes, table: pd.DataFrame) -> None:
 
 def _places(starts: pd.Series) -> np.ndarray:
     """A row each, with half a row between one start and the next."""
-    return np.arange(len(starts)) + 0.5 * np.cumsum(starts != starts.shift()) - 0.5
+    return np.arange(len(starts)) + 0.5 * np.cumsum(starts != starts.shift()).to_numpy() - 0.5

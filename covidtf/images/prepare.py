@@ -137,7 +137,7 @@ def _fill(store: Store, table: pd.DataFrame, roots: dict[str, Path], settings: d
     columns = (table[name].tolist()[done:] for name in ("source", "path", "sha256"))
     items = list(zip(*columns, strict=True))
     chunk = max(1, _CHUNK // (size * size * channels))
-    with contextlib.closing(_in_order(work, items, workers, chunk)) as outcomes:
+    with contextlib.closing(in_order(work, items, workers, chunk)) as outcomes:
         for row, (pixels, record) in enumerate(progress(outcomes, "preparing images", len(items)), done):
             if parents[row] in lost:
                 pixels, record = None, {"reason": f"its original {parents[row]} is rejected"}
@@ -146,7 +146,7 @@ def _fill(store: Store, table: pd.DataFrame, roots: dict[str, Path], settings: d
             store.add(pixels, record)
 
 
-def _in_order(work: Callable, items: list, workers: int, chunk: int) -> Iterator:
+def in_order(work: Callable, items: list, workers: int, chunk: int) -> Iterator:
     """`work(item)` of each item, in order, with no more than a few chunks of results waiting to be used."""
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque = deque()

@@ -40,6 +40,12 @@ class Prepared:
     rejected: pd.DataFrame
     folder: Path
 
+    @property
+    def crop(self) -> str:
+        """How images were cut, see `images.fit`; of augmented ones, how their originals were."""
+        settings = read_json(self.folder / FILES[-1])
+        return settings.get("prepared", settings)["crop"]
+
 
 def load(folder: str | Path) -> Prepared:
     """A finished prepared data set.

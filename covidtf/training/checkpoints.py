@@ -15,14 +15,14 @@ from covidtf.training import weights
 from covidtf.training.devices import keras
 
 
-def save(path: Path, model: "keras.Model", best: list[np.ndarray], record: dict) -> None:
+def save(path: Path, model: "keras.Model", optimizer, best: list[np.ndarray], record: dict) -> None:
     """Write model, optimiser, the best epoch's weights and `record` (JSON) to one file, atomically.
 
     What decides the next epoch is all in it but for the random numbers, which follow from (seed, epoch). A
     process killed while it writes leaves the file of the epoch before.
     """
     arrays = {f"model.{i}": np.asarray(value) for i, value in enumerate(model.weights)}
-    arrays |= {f"optimizer.{i}": np.asarray(value) for i, value in enumerate(model.optimizer.variables)}
+    arrays |= {f"optimizer.{i}": np.asarray(value) for i, value in enumerate(optimizer.variables)}
     arrays |= {f"best.{i}": value for i, value in enumerate(best)}
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.savez(file, record=np.array(json.dumps(record)), **arrays)
@@ -38,18 +38,30 @@ def read_record(path: Path) -> dict:
 
 
 def restore(path: Path, model: "keras.Model") -> list[np.ndarray]:
-    """Put model and optimiser back to where `save` saw them; the model is compiled as it was then.
+    """Put the model back to where `save` saw it.
 
     Returns:
         The best epoch's weights, in the order of `model.weights`.
     Raises:
         DataError: If the file is not a whole checkpoint of such a model.
     """
-    for kind, variables in (("model", model.weights), ("optimizer", model.optimizer.variables)):
-        values = _read(path, *(f"{kind}.{i}" for i in range(len(variables))))
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
+    _assign(path, "model", model.weights)
     return _read(path, *(f"best.{i}" for i in range(len(model.weights))))
+
+
+def restore_optimizer(path: Path, optimizer) -> None:
+    """Put an optimiser of the same variables back to where `save` saw it.
+
+    Raises:
+        DataError: As `restore`.
+    """
+    _assign(path, "optimizer", optimizer.variables)
+
+
+def _assign(path: Path, kind: str, variables: list) -> None:
+    values = _read(path, *(f"{kind}.{i}" for i in range(len(variables))))
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def is_finished(settings: dict, folder: Path) -> bool:

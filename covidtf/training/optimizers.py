@@ -5,7 +5,7 @@ from covidtf.training.devices import keras
 WARM_UP = 0.05  # share of a cosine's steps that the learning rate rises
 
 
-def compile_model(model: "keras.Model", config, epochs: int, steps: int) -> None:
+def compile_model(model: "keras.Model", config, epochs: int, steps: int, at_once: int = 1) -> None:
     """Give `model` a fresh optimiser for one stage.
 
     Args:
@@ -13,6 +13,7 @@ def compile_model(model: "keras.Model", config, epochs: int, steps: int) -> None
         config: A `covidtf.config.TrainConfig`.
         epochs: Of this stage.
         steps: Of each epoch.
+        at_once: Steps that one call executes; callbacks see the last of them.
     Raises:
         ValueError: Unknown optimiser or schedule.
     """
@@ -29,6 +30,7 @@ def compile_model(model: "keras.Model", config, epochs: int, steps: int) -> None
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         # XLA halves the speed of TensorFlow's CPU steps and is not deterministic on its GPU.
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
+        steps_per_execution=at_once,
     )
     model.optimizer.build(model.trainable_variables)
 

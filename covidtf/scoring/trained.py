@@ -1,0 +1,103 @@
+"""What scoring needs to know of a finished run, read without Keras."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from covidtf.files import DataError, read_json, sha256
+from covidtf.images import CROPS
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run.
+
+    Attributes:
+        folder: The run folder.
+        network: Name in `training.networks.NETWORKS`.
+        classes: In the order of the logits.
+        size: Side of the prepared images in px.
+        channels: Of the prepared images.
+        crop: How they were cut, see `images.fit`.
+        precision: Keras dtype policy.
+        sha256: Of the weights file, which is checked.
+        threshold: Cut-off threshold on the score of `positive`, None without `metrics.json`.
+        positive: The class that is detected, "" without `metrics.json`.
+    """
+
+    folder: Path
+    network: str
+    classes: list[str]
+    size: int
+    channels: int
+    crop: str
+    precision: str
+    sha256: str
+    threshold: float | None
+    positive: str
+
+    @property
+    def weights(self) -> Path:
+        """The weights file."""
+        return self.folder / "best.weights.h5"
+
+
+def read(folder: str | Path) -> Trained:
+    """Read `training.json`, find out how the images were prepared, and check the weights' sha256.
+
+    Raises:
+        DataError: If a file is absent, malformed or altered; names it.
+    """
+    folder = Path(folder)
+    path = folder / "training.json"
+    if not path.is_file():
+        raise DataError(f"{folder}: not a finished run, training.json is missing")
+    record = read_json(path)
+    try:
+        settings, recorded = record["settings"], record["sha256"]["best.weights.h5"]
+        names = {name: settings[name] for name in ("network", "classes", "precision")}
+        height, width, channels = settings["shape"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not the record of a finished run: {error!r}") from error
+    if height != width:
+        raise DataError(f"{path}: `shape` must be of square images. Received: {settings['shape']}")
+    crop = _crop(folder, settings)
+    threshold, positive = _threshold(folder / "metrics.json", names["classes"])
+    trained = Trained(
+        folder, **names, size=height, channels=channels, crop=crop, sha256=recorded,
+        threshold=threshold, positive=positive,
+    )  # fmt: skip
+    if not trained.weights.is_file():
+        raise DataError(f"{trained.weights}: no such file; weights are not published, train that run first")
+    found = sha256(trained.weights)
+    if found != recorded:
+        raise DataError(f"{trained.weights}: sha256 must be {recorded}, as in {path.name}. Received: {found}")
+    return trained
+
+
+def _crop(folder: Path, settings: dict) -> str:
+    """`crop` as recorded; runs made before it was recorded have it in the data set beside them."""
+    path, crop = folder / "training.json", settings.get("crop")
+    if crop is None and (folder / "config.json").is_file():
+        step = read_json(folder / "config.json").get("data", "")
+        path = folder.parent / step / "prepared" / "settings.json"
+        found = read_json(path) if path.is_file() else {}
+        # Of an augmented data set, its settings hold those of the one that it was made from.
+        crop = found.get("prepared", found).get("crop")
+    if crop not in CROPS:
+        raise DataError(
+            f"{path}: `crop`, which decides the pixels, must be one of {CROPS}. Received: {crop!r}"
+        )
+    return crop
+
+
+def _threshold(path: Path, classes: list[str]) -> tuple[float | None, str]:
+    if not path.is_file():
+        return None, ""
+    metrics = read_json(path)
+    try:
+        threshold, positive = float(metrics["threshold"]["value"]), metrics["positive"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: no cut-off threshold in it: {error!r}") from error
+    if positive not in classes:
+        raise DataError(f"{path}: `positive` must be one of {classes}. Received: {positive!r}")
+    return threshold, positive
