@@ -12,6 +12,7 @@ from covidtf.metrics import evaluation
 
 DOCUMENTS = ("README.md", "REPRODUCING.md", "MODEL_CARD.md", "DATA_CARD.md")
 RESULTS = ROOT / "results"
+_AT_THRESHOLD = ("sensitivity", "specificity")
 _BLOCK = re.compile(r"(<!-- from: (?P<key>[^>]+?) -->)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -58,6 +59,37 @@ def transfer(table: pd.DataFrame) -> pd.DataFrame:
     return result
 
 
+def beside_published(results: pd.DataFrame) -> pd.DataFrame:
+    """The paper's comparison of its networks, and ours of the same networks beside it.
+
+    The published numbers are of COVID-XRay-5K, v1 or v3, each with the letter of its certainty
+    (`evaluation.published`); ours are of whatever data set `results` is of, and comparable only where that
+    is the same.
+
+    Args:
+        results: As `readable` takes it; rows of networks that the paper does not have are left out.
+    Returns:
+        Columns Network, Started from, AUROC, Sensitivity, Specificity, and Published AUROC v1, AUROC v3,
+        Sensitivity v3, Specificity v3.
+    """
+    table = readable(results)[["Network", "Started from", "AUROC", "Sensitivity", "Specificity"]]
+    published = evaluation.published()
+    # SqueezeNet 1.0 or 1.1: the paper does not say which.
+    names = results["network"].str.extract(r"^(ResNet\d+|SqueezeNet|DenseNet\d+)", expand=False)
+    for quantity, version in (("auroc", "v1"), *((name, "v3") for name in ("auroc", *_AT_THRESHOLD))):
+        rows = published[(published["quantity"] == quantity) & (published["version"] == version)]
+        found = rows.drop_duplicates("network").set_index("network")
+        text = {
+            network: f"{row['value']:.3f}"
+            + (f" ± {row['half_width']:.3f}" if row["half_width"] > 0 else "")
+            + f" [{row['certainty']}]"
+            for network, row in found.iterrows()
+        }
+        word = "AUROC" if quantity == "auroc" else quantity.capitalize()
+        table[f"Published {word} {version}"] = names.map(text)
+    return table[names.notna().to_numpy()].reset_index(drop=True)
+
+
 def markdown(table: pd.DataFrame) -> str:
     """A table in Markdown, text as it is.
 
@@ -89,9 +121,9 @@ def summary_text(experiment_folder: Path) -> str:
 def update_documents(check: bool = False) -> list[Path]:
     """Fill every `<!-- from: KEY -->...<!-- end -->` of the documents from the files under results/.
 
-    Keys: `results EXPERIMENT`, `within SOURCE of EXPERIMENT`, `transfer EXPERIMENT`, `csv PATH`,
-    `value EXPERIMENT NETWORK COLUMN` and `published NETWORK VERSION QUANTITY`, both with dashes for blanks in
-    the network, `benchmark NAME`.
+    Keys: `results EXPERIMENT`, `within SOURCE of EXPERIMENT`, `transfer EXPERIMENT`,
+    `beside-published EXPERIMENT`, `csv PATH`, `benchmark NAME`, `value EXPERIMENT NETWORK COLUMN` and
+    `published NETWORK VERSION QUANTITY`, both with dashes for blanks in the network.
 
     Args:
         check: Write nothing, only tell.
@@ -127,6 +159,11 @@ def _filled(match: re.Match, path: Path) -> str:
 
 def _results(experiment: str) -> str:
     return f"\n{markdown(readable(_read(RESULTS / experiment / '06_report' / 'results.csv')))}\n"
+
+
+def _beside_published(experiment: str) -> str:
+    table = beside_published(_read(RESULTS / experiment / "06_report" / "results.csv"))
+    return f"\n{markdown(table)}\n"
 
 
 def _within(source: str, _of: str, experiment: str) -> str:
@@ -174,6 +211,7 @@ def _benchmark(name: str) -> str:
 _KEYS: dict[str, Callable[..., str]] = {
     "results": _results,
     "within": _within,
+    "beside-published": _beside_published,
     "transfer": _transfer,
     "csv": _csv,
     "value": _value,
