@@ -1,4 +1,4 @@
-"""Headless commands: `python -m covidtf reproduce | publish | predict | docs`."""
+"""Headless commands: `python -m covidtf reproduce | publish | predict | export | docs`."""
 
 import argparse
 import sys
@@ -44,6 +44,12 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("folder", type=Path, metavar="runs/EXPERIMENT")
     publish.set_defaults(command=_publish)
     _add_predict(commands)
+    export = commands.add_parser(
+        "export", help="write a finished run's weights so that PyTorch reads them too"
+    )
+    export.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    export.add_argument("file", type=Path, metavar="FILE.safetensors", help="in torchvision's names")
+    export.set_defaults(command=_export)
     docs = commands.add_parser("docs", help="write the numbers of results/ into README and cards")
     docs.set_defaults(command=_docs)
     return parser
@@ -110,6 +116,13 @@ def _predict(options: argparse.Namespace) -> int:
     if rejected:
         print(f"{rejected} files rejected: {scoring.rejected_path(options.out)}", file=sys.stderr)
     return 3 if rejected else 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from covidtf.weights import exports
+
+    print(exports.export_run(options.run, options.file))
+    return 0
 
 
 def _docs(options: argparse.Namespace) -> int:

@@ -28,8 +28,9 @@ def plan(params: Path, overrides: dict[str, str], out: str | None = None) -> lis
 
     Args:
         params: YAML file with `experiment`, optional `parameters` for all steps that know them, and `steps`,
-            a list of notebooks with their own parameters. A list of values makes one step of each (of several
-            lists, of each combination); `as: NAME` names a step, whose folder is `$NAME` in later ones.
+            a list of notebooks with their own parameters, which win over those for all. A list of values
+            makes one step of each (of several lists, of each combination); `as: NAME` names a step, whose
+            folder is `$NAME` in later ones.
         overrides: Name -> value as typed on the command line, read as YAML and set in every step that has
             such a parameter.
         out: Working folder in place of the default.
@@ -41,17 +42,16 @@ def plan(params: Path, overrides: dict[str, str], out: str | None = None) -> lis
     """
     experiment = _read_experiment(params)
     shared = {"experiment": experiment["experiment"], **experiment["parameters"]}
-    shared |= {name: _value(name, text) for name, text in overrides.items()}
-    if out is not None:
-        shared["out"] = out
+    typed = {name: _value(name, text) for name, text in overrides.items()}
+    typed |= {} if out is None else {"out": out}
     steps = [step for item in experiment["steps"] for step in _steps(params, item)]
     known = {item.name for kind, _ in steps for item in fields(kind)}
-    unknown = sorted(set(shared) - known)
+    unknown = sorted({*shared, *typed} - known)
     if unknown:
         raise ValueError(f"{params}: no step has parameters {unknown}. Known are {sorted(known)}")
     configs, named = [], {}
     for kind, own in steps:
-        configs.append(_configure(params, kind, _resolved(params, own, named), shared))
+        configs.append(_configure(params, kind, shared, _resolved(params, own, named), typed))
         named |= {own["as"]: configs[-1].folder} if "as" in own else {}
     configs = _fill_report(configs)
     _check_weights(configs)
@@ -113,15 +113,14 @@ def _value(name: str, text: str) -> object:
         raise ValueError(f"`{name}` cannot be read as YAML. Received: {text!r}") from error
 
 
-def _configure(params: Path, kind: type[Config], own: dict, shared: dict) -> Config:
-    names = {item.name for item in fields(kind)}
-    unknown = sorted(set(own) - names)
+def _configure(params: Path, kind: type[Config], shared: dict, own: dict, typed: dict) -> Config:
+    """A step's settings: what is typed wins over its own, and that over what all steps share."""
+    items = {item.name: item for item in fields(kind)}
+    unknown = sorted(set(own) - set(items))
     if unknown:
-        raise ValueError(f"{params}: {kind.step} has no parameters {unknown}. Known are {sorted(names)}")
-    values = own | {name: value for name, value in shared.items() if name in names}
-    return kind(
-        **{item.name: _number(item, values[item.name]) for item in fields(kind) if item.name in values}
-    )
+        raise ValueError(f"{params}: {kind.step} has no parameters {unknown}. Known are {sorted(items)}")
+    values = shared | own | typed
+    return kind(**{name: _number(item, values[name]) for name, item in items.items() if name in values})
 
 
 def _number(item: Field, value: object) -> object:

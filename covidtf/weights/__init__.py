@@ -133,7 +133,8 @@ def _from_run(model, weights: str, classes: list[str]) -> dict[str, object]:
     from covidtf.training.weights import WEIGHTS, load
 
     folder = places.locate(weights)
-    record = _run_record(folder, model.name)
+    places.check_network(folder, model.name)
+    record = finished_run(folder)
     theirs = record["settings"]["classes"]
     earlier = networks.build(model.name, len(theirs))
     load(earlier, folder)
@@ -151,12 +152,16 @@ def _from_run(model, weights: str, classes: list[str]) -> dict[str, object]:
     return found | {"head": "kept" if kept else "new"} | told
 
 
-def _run_record(folder: Path, network: str) -> dict:
+def finished_run(folder: Path) -> dict:
+    """The record of a finished run whose weights are there and are those of the record.
+
+    Raises:
+        DataError: If they are not; names the file.
+    """
     from covidtf.training.weights import RECORD, WEIGHTS, changed
 
     if not (folder / RECORD).is_file():
         raise DataError(f"{folder}: `weights` must be 'none' or a finished run's folder; {RECORD} is missing")
-    places.check_network(folder, network)
     record = read_json(folder / RECORD)
     if not (folder / WEIGHTS).is_file():
         raise DataError(f"{folder / WEIGHTS}: no such file; weights are not published, train that run first")
