@@ -460,3 +460,16 @@ def test_an_interrupted_download_leaves_nothing(server, monkeypatch):
     assert list(server.cache.iterdir()) == []
     monkeypatch.setattr(imagenet, "_download", real)
     assert sha256(imagenet.path("Tiny")) == sha256(server.web / "tiny.pth")
+
+
+def test_what_ships_is_small_whole_and_has_its_record():
+    """The SqueezeNet of the package is below 2 MB, is what its record says, and is no random network."""
+    file, record = places.shipped("tiny-imagenet", "SqueezeNet1_0")
+    assert file.stat().st_size == record["bytes"] < 2_000_000
+    assert len(record["classes"]) == 200
+    assert record["test"]["accuracy"]["ci95"][0] > 0.1
+    model = build("SqueezeNet1_0", 2, size=32)
+    fresh = model.get_layer("features.3.squeeze").get_weights()
+    said = weights.start(model, "tiny-imagenet", ["COVID-19", "non-COVID"])
+    assert said == {"weights": record["sha256"], "source": "tiny-imagenet", "head": "new"}
+    assert not np.allclose(model.get_layer("features.3.squeeze").get_weights()[0], fresh[0])
