@@ -18,7 +18,9 @@ def publish(experiment_folder: Path, results: Path) -> list[Path]:
 
     No weights, no prepared arrays, and nothing that shows an image: manifests and executed notebooks of the
     data steps stay behind, of the others notebooks go along. Runs that the report does not list stay behind
-    too. What was in the target before is replaced once the new files are whole.
+    too; of a comparison by notebook 09 its tables alone are published, which hold every run's scores and
+    record; of source tasks the runs without their predictions, whose columns are hundreds of classes. What
+    was in the target before is replaced once the new files are whole.
 
     Args:
         experiment_folder: `<out>/<experiment>`.
@@ -28,16 +30,13 @@ def publish(experiment_folder: Path, results: Path) -> list[Path]:
     Raises:
         DataError: No report, an incomplete run, a smoke run, or a file that names a folder of this machine.
     """
-    table = experiment_folder / "06_report" / "results.csv"
-    if not table.is_file():
-        raise DataError(f"{experiment_folder}: nothing to publish, 06_report/results.csv is missing")
-    reported = {run.run_id for run in runs.find(experiment_folder, " ".join(_folders(table)))}
+    reported, tasks = _runs(experiment_folder)
     private = {str(ROOT), str(Path.home()), str(experiment_folder.resolve().parent)} - {"/"}
     # All is read and checked before anything that is published changes.
     contents = {
         path.relative_to(experiment_folder): _content(path, private)
         for path in sorted(experiment_folder.rglob("*"))
-        if path.is_file() and _publishable(path.relative_to(experiment_folder).parts, reported)
+        if path.is_file() and _publishable(path.relative_to(experiment_folder).parts, reported, tasks)
     }
     _replace(results, contents)
     return [results / path for path in contents]
@@ -56,19 +55,31 @@ def _replace(results: Path, contents: dict[Path, str]) -> None:
     shutil.rmtree(former, ignore_errors=True)
 
 
-def _folders(table: Path) -> list[str]:
-    """Folders of the runs in a results table, below the experiment's."""
-    return pd.read_csv(table)["folder"].tolist()
+def _runs(experiment_folder: Path) -> tuple[set[str], set[str]]:
+    """Names of the runs to publish: those of the report, and those of source tasks."""
+    table = experiment_folder / "06_report" / "results.csv"
+    if table.is_file():
+        # Folders below the experiment's.
+        folders = " ".join(pd.read_csv(table)["folder"])
+        return {run.run_id for run in runs.find(experiment_folder, folders)}, set()
+    if (experiment_folder / "09_transfer" / "runs.csv").is_file():
+        return set(), set()
+    tasks = {path.parent.name for path in experiment_folder.glob("*/provenance.json")}
+    if not tasks or not (experiment_folder / "00_source_task").is_dir():
+        raise DataError(f"{experiment_folder}: nothing to publish, 06_report/results.csv is missing")
+    return set(), tasks
 
 
-def _publishable(parts: tuple[str, ...], reported: set[str]) -> bool:
+def _publishable(parts: tuple[str, ...], reported: set[str], tasks: set[str]) -> bool:
     """Whether a file is a table, record or curve; the folders' names decide what may show images."""
     step, ending = parts[0], Path(parts[-1]).suffix
     if parts[-1].startswith(".") or parts[-1] == "step.json":
         return False
-    if step in ("01_xray_dataset", "03_augmentation"):
+    if step in ("00_source_task", "01_xray_dataset", "03_augmentation"):
         return len(parts) == 3 and parts[1] in {"tables", *reported} and ending in PUBLISHED
-    wanted = step == "06_report" or step in reported
+    if step in tasks and parts[-1] == "predictions.csv":
+        return False
+    wanted = step in {"06_report", "09_transfer", *reported, *tasks}
     return wanted and len(parts) == 2 and (ending in PUBLISHED or parts[-1] == "notebook.ipynb")
 
 
@@ -79,9 +90,15 @@ def _content(path: Path, private: set[str]) -> str:
     for folder in private:
         if folder in text:
             raise DataError(f"{path}: names a folder of this machine ({folder}); rerun with relative paths")
-    if path.name == "provenance.json" and json.loads(text)["smoke"]:
+    if _is_smoke(path, text):
         raise DataError(f"{path}: a smoke run is never published")
     return text
+
+
+def _is_smoke(path: Path, text: str) -> bool:
+    if path.name == "provenance.json":
+        return json.loads(text)["smoke"]
+    return path.name == "runs.csv" and bool(pd.read_csv(path)["smoke"].any())
 
 
 def _without_papermill(notebook: dict) -> str:

@@ -122,8 +122,8 @@ def update_documents(check: bool = False) -> list[Path]:
     """Fill every `<!-- from: KEY -->...<!-- end -->` of the documents from the files under results/.
 
     Keys: `results EXPERIMENT`, `within SOURCE of EXPERIMENT`, `transfer EXPERIMENT`,
-    `beside-published EXPERIMENT`, `csv PATH`, `benchmark NAME`, `value EXPERIMENT NETWORK COLUMN` and
-    `published NETWORK VERSION QUANTITY`, both with dashes for blanks in the network.
+    `beside-published EXPERIMENT`, `csv PATH`, `benchmark NAME`, `benchmarks`,
+    `value EXPERIMENT NETWORK COLUMN` and `published NETWORK VERSION QUANTITY`, both with dashes for blanks in the network.
 
     Args:
         check: Write nothing, only tell.
@@ -208,6 +208,13 @@ def _benchmark(name: str) -> str:
     return f"{rows['value'].iloc[-1]:.3g}"
 
 
+def _benchmarks() -> str:
+    """The latest measurement of each name."""
+    table = pd.read_csv(ROOT / "benchmarks" / "results.csv", dtype=str).drop_duplicates("name", keep="last")
+    table["value"] = table["value"] + " " + table["unit"].replace("x", "times")
+    return f"\n{markdown(table[['name', 'value', 'against', 'device', 'commit']])}\n"
+
+
 _KEYS: dict[str, Callable[..., str]] = {
     "results": _results,
     "within": _within,
@@ -217,6 +224,7 @@ _KEYS: dict[str, Callable[..., str]] = {
     "value": _value,
     "published": _published,
     "benchmark": _benchmark,
+    "benchmarks": _benchmarks,
 }
 
 

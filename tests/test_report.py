@@ -70,3 +70,15 @@ def test_missing_report_is_said(tmp_path):
     """Without a report there is an error that names the table and the notebook to run."""
     with pytest.raises(DataError, match=r"results\.csv: no such table; run notebook 06"):
         report.summary_text(tmp_path)
+
+
+def test_published_numbers_stand_beside_those_of_the_same_network():
+    """Each network has the paper's numbers with their letter; what the paper does not have is left out."""
+    names = ["ResNet18", "SqueezeNet 1.0, seed 1", "DenseNet121", "mean and std (no network)"]
+    row = {"start": "x", "n": 9, "patients": 5, "positives": 3, "threshold": 0.5}
+    row |= {f"{name}{end}": 0.5 for name in METRICS for end in ("", "_low", "_high")}
+    table = report.beside_published(pd.DataFrame([{"network": name, **row} for name in names]))
+    assert table["Network"].tolist() == names[:3]
+    assert table["Published AUROC v1"].tolist() == ["0.993 [A]", "0.996 [A]", "0.982 [A]"]
+    wanted = [f"0.980 ± 0.027 [{letter}]" for letter in "MBM"]
+    assert table["Published Sensitivity v3"].tolist() == wanted

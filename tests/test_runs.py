@@ -127,3 +127,33 @@ def test_publish_refuses_smoke_runs_and_private_paths(experiment, tmp_path, chan
     with pytest.raises(DataError, match="smoke run" if change == "smoke" else "folder of this machine"):
         publication.publish(experiment, target)
     assert sorted(path.name for path in target.rglob("*")) == before
+
+
+def test_publish_of_source_tasks_leaves_their_predictions_behind(experiment, tmp_path):
+    """Without a report, runs on a source task are published as records and curves; without one, nothing."""
+    shutil.rmtree(experiment / "06_report")
+    with pytest.raises(DataError, match="nothing to publish"):
+        publication.publish(experiment, tmp_path / "results")
+    (experiment / "00_source_task" / "tables").mkdir(parents=True)
+    (experiment / "00_source_task" / "tables" / "counts.csv").write_text("a\n")
+    (experiment / "00_source_task" / "manifest.csv").write_text("a\n")
+    published = publication.publish(experiment, tmp_path / "results")
+    names = {str(path.relative_to(tmp_path / "results")) for path in published}
+    (run,) = {name.split("/")[0] for name in names if name.endswith("provenance.json")}
+    assert {"00_source_task/tables/counts.csv", f"{run}/config.json"} <= names
+    assert not [name for name in names if name.endswith(("predictions.csv", "manifest.csv", ".h5", ".npy"))]
+
+
+@pytest.mark.parametrize("smoke", [False, True])
+def test_publish_of_a_comparison_takes_its_tables_alone(experiment, tmp_path, smoke):
+    """Of notebook 09 the tables and figures are published, no run folder; never of smoke runs."""
+    (experiment / "06_report").rename(experiment / "09_transfer")
+    (experiment / "09_transfer" / "runs.csv").write_text(f"run_id,smoke\na,{smoke}\n")
+    if smoke:
+        with pytest.raises(DataError, match="smoke run"):
+            publication.publish(experiment, tmp_path / "results")
+        return
+    published = publication.publish(experiment, tmp_path / "results")
+    steps = {path.relative_to(tmp_path / "results").parts[0] for path in published}
+    assert steps <= {"09_transfer", "01_xray_dataset", "03_augmentation"}
+    assert tmp_path / "results" / "09_transfer" / "runs.csv" in published

@@ -1,5 +1,7 @@
 """Tests of covidtf.metrics.transfer and covidtf.figures.transfer."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -13,6 +15,13 @@ from covidtf.metrics import transfer
 from covidtf.runs import Run
 
 POSITIVE = np.arange(60) % 3 == 0
+PROVENANCE = {
+    "seconds": 1.0,
+    "commit": "c",
+    "dirty": False,
+    "smoke": False,
+    "sha256": {"weights": "a", "predictions": "b"},
+}
 
 
 def run(seed, weights="none", epochs=(4, 0), better=0.0):
@@ -21,7 +30,8 @@ def run(seed, weights="none", epochs=(4, 0), better=0.0):
     score = (noise + better * POSITIVE) / (1 + better)
     patients = [f"a:{index // 2}" for index in range(60)]
     table = predictions(score, POSITIVE, patient_id=patients, source=np.where(np.arange(60) < 30, "a", "b"))
-    config = {"network": "SqueezeNet1_0", "weights": weights, "seed": seed}
+    start = {"none": "random weights", "tiny-imagenet": "Tiny ImageNet"}[weights]
+    config = {"network": "SqueezeNet1_0", "start": start, "seed": seed, "learning_rate": 0.1}
     config |= {"epochs": epochs[0], "head_epochs": epochs[1]}
     return Run(f"run{seed}", "run", config, {}, table)
 
@@ -92,3 +102,16 @@ def test_the_figure_shows_one_network_on_one_part():
     with pytest.raises(ValueError, match="must be of one part"):
         draw(axes, table)
     plt.close(figure)
+
+
+def test_scores_and_records_hold_what_the_table_rests_on():
+    """From the published scores alone each run's AUROC comes out again, and a record says what it was."""
+    runs = [run(0), run(1, "tiny-imagenet", (4, 4))]
+    runs = [replace(one, run_id=f"run{i}", provenance=PROVENANCE) for i, one in enumerate(runs)]
+    shuffled = replace(runs[1], predictions=runs[1].predictions.sample(frac=1, random_state=0))
+    scores, records = transfer.scores([runs[0], shuffled]), transfer.records(runs)
+    for one in runs:
+        wanted = roc_auc_score(POSITIVE, one.predictions["score_COVID-19"])
+        assert roc_auc_score(scores["label"] == "COVID-19", scores[one.run_id]) == pytest.approx(wanted)
+    assert records["strategy"].tolist() == ["all layers", "last layer"]
+    assert records["predictions_sha256"].tolist() == ["b", "b"]

@@ -54,6 +54,38 @@ def table(runs: Sequence[Run], within: str, draws: int = 2000, seed: int = 0) ->
     return pd.DataFrame([row for part in parts.items() for row in _rows(*part, draws, seed)])
 
 
+def records(runs: Sequence[Run]) -> pd.DataFrame:
+    """One row per run: what it is, what it started from, and how it was made.
+
+    Returns:
+        Columns run_id, network, start, strategy, seed, epochs, head_epochs, learning_rate, seconds, commit,
+        dirty, smoke, weights_sha256 (of what it ended with), predictions_sha256.
+    """
+    return pd.DataFrame(
+        {
+            "run_id": run.run_id,
+            "network": run.name,
+            "start": run.start,
+            "strategy": strategy(run.config),
+            **{name: run.config[name] for name in ("seed", "epochs", "head_epochs", "learning_rate")},
+            **{name: run.provenance[name] for name in ("seconds", "commit", "dirty", "smoke")},
+            **{f"{name}_sha256": run.provenance["sha256"][name] for name in ("weights", "predictions")},
+        }
+        for run in runs
+    )
+
+
+def scores(runs: Sequence[Run]) -> pd.DataFrame:
+    """Every run's COVID-19 score of each val and test image, a column per run id: what `table` rests on."""
+    first = runs[0].predictions.sort_values("image_id", ignore_index=True)
+    columns = {
+        run.run_id: run.predictions.sort_values("image_id", ignore_index=True)["score_COVID-19"]
+        for run in runs
+    }
+    kept = ["image_id", "patient_id", "source", "view", "finding", "split", "label"]
+    return pd.concat([first[kept], pd.DataFrame(columns)], axis=1)
+
+
 def mean_auroc(
     predictions: Sequence[pd.DataFrame], draws: int = 2000, seed: int = 0
 ) -> tuple[Metric, np.ndarray, list[float]]:

@@ -14,6 +14,7 @@ from covidtf.training.devices import environment, keras
 from covidtf.training.networks import split_model
 
 BATCH = 32
+CHUNK = 64  # features whose checksums are looked at together
 RULES = 1  # to be raised when the same weights and pixels would give other features
 
 
@@ -193,11 +194,13 @@ class _Cache:
         file[rows] = [self.places[name][0] for name in names]
         offset[rows] = [self.places[name][1] for name in names]
         values = Features(self.files, file, offset, self.shape)
-        for name, row in zip(names, rows, strict=True):
-            if zlib.crc32(values[[row]].tobytes()) != self.places[name][2]:
-                raise DataError(
-                    f"{self.files[file[row]]}: a damaged feature cache, delete it: checksum differs"
-                )
+        for start in range(0, len(rows), CHUNK):
+            part = rows[start : start + CHUNK]
+            for name, row, found in zip(names[start : start + CHUNK], part, values[part], strict=True):
+                if zlib.crc32(found) != self.places[name][2]:
+                    raise DataError(
+                        f"{self.files[file[row]]}: a damaged feature cache, delete it: checksum differs"
+                    )
         return values
 
 
