@@ -1,4 +1,4 @@
-"""Headless commands: `python -m covidtf reproduce | publish | predict | export | docs`."""
+"""Headless commands: `python -m covidtf reproduce | publish | predict | grid | export | docs`."""
 
 import argparse
 import sys
@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("folder", type=Path, metavar="runs/EXPERIMENT")
     publish.set_defaults(command=_publish)
     _add_predict(commands)
+    _add_grid(commands)
     export = commands.add_parser(
         "export", help="write a finished run's weights so that PyTorch reads them too"
     )
@@ -74,6 +75,26 @@ def _add_predict(commands) -> None:
     )
     predict.add_argument("--batch", type=int, default=32, metavar="N", help="images at once [%(default)s]")
     predict.set_defaults(command=_predict)
+
+
+def _add_grid(commands) -> None:
+    grid = commands.add_parser(
+        "grid",
+        help="cross-validate the last layer of frozen networks over seeds and learning rates",
+        description="Train the last layer of frozen networks for each seed, fold (by patient, of train and "
+        "val together) and learning rate; test is left alone. Each backbone sees each image once.",
+    )
+    grid.add_argument(
+        "data", type=Path, metavar="DATA", help="finished data step, such as runs/EXPERIMENT/03_augmentation"
+    )
+    grid.add_argument("--out", type=Path, required=True, metavar="grid.csv")
+    grid.add_argument("--networks", nargs="+", default=["SqueezeNet1_0"], metavar="NETWORK")
+    grid.add_argument("--weights", default="none", help="what all start from [%(default)s]")
+    grid.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    grid.add_argument("--folds", type=int, default=5)
+    grid.add_argument("--rates", type=float, nargs="+", default=[1e-4, 1e-3, 1e-2])
+    grid.add_argument("--epochs", type=int, default=100)
+    grid.set_defaults(command=_grid)
 
 
 def _reproduce(options: argparse.Namespace) -> int:
@@ -116,6 +137,24 @@ def _predict(options: argparse.Namespace) -> int:
     if rejected:
         print(f"{rejected} files rejected: {scoring.rejected_path(options.out)}", file=sys.stderr)
     return 3 if rejected else 0
+
+
+def _grid(options: argparse.Namespace) -> int:
+    from covidtf import datasets, files
+    from covidtf.training import batches, grid, networks
+    from covidtf.weights import start
+
+    prepared = datasets.load(options.data)
+    data, (size, channels) = batches.read(prepared), prepared.images.shape[2:]
+    models = [networks.build(name, len(data.classes), channels, size) for name in options.networks]
+    for model in models:
+        start(model, options.weights, data.classes)
+    shared = options.seeds, options.folds, options.rates, options.epochs
+    table = grid.grid(models, data, options.data.parent / "features", *shared)
+    files.write_csv(table.assign(weights=options.weights), options.out)
+    means = table.groupby(["network", "learning_rate"])["val_auroc"].agg(["mean", "min", "max"]).round(3)
+    print(f"AUROC on val over {options.folds} folds and {len(options.seeds)} seeds:\n{means.to_string()}")
+    return 0
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from covidtf.config import ROOT
-from covidtf.files import DataError, atomic
+from covidtf.files import DataError, atomic, read_json
 from covidtf.metrics import evaluation
 
 DOCUMENTS = ("README.md", "REPRODUCING.md", "MODEL_CARD.md", "DATA_CARD.md")
@@ -123,7 +123,9 @@ def update_documents(check: bool = False) -> list[Path]:
 
     Keys: `results EXPERIMENT`, `within SOURCE of EXPERIMENT`, `transfer EXPERIMENT`,
     `beside-published EXPERIMENT`, `csv PATH`, `benchmark NAME`, `benchmarks`,
-    `value EXPERIMENT NETWORK COLUMN` and `published NETWORK VERSION QUANTITY`, both with dashes for blanks in the network.
+    `shipped NETWORK-NAME METRIC`,
+    `value EXPERIMENT NETWORK COLUMN` and `published NETWORK VERSION QUANTITY`, both with dashes for blanks
+    in the network.
 
     Args:
         check: Write nothing, only tell.
@@ -208,6 +210,11 @@ def _benchmark(name: str) -> str:
     return f"{rows['value'].iloc[-1]:.3g}"
 
 
+def _shipped(stem: str, metric: str) -> str:
+    record = read_json(ROOT / "covidtf" / "weights" / "shipped" / f"{stem}.json")
+    return evaluation.text(record["test"][metric])
+
+
 def _benchmarks() -> str:
     """The latest measurement of each name."""
     table = pd.read_csv(ROOT / "benchmarks" / "results.csv", dtype=str).drop_duplicates("name", keep="last")
@@ -225,6 +232,7 @@ _KEYS: dict[str, Callable[..., str]] = {
     "published": _published,
     "benchmark": _benchmark,
     "benchmarks": _benchmarks,
+    "shipped": _shipped,
 }
 
 

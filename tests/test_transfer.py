@@ -63,6 +63,20 @@ def test_the_draws_of_a_mean_have_the_same_patients():
     np.testing.assert_allclose(values, metrics.auroc_draws(one, draws=200)[1])
 
 
+def test_a_baseline_is_judged_like_a_run():
+    """The baseline has a row of its own, with no gain, and is drawn beside each network."""
+    base = run(3)
+    base = replace(base, config={"network": "mean and std (no network)", "baseline": True, "seed": 0})
+    table = transfer.table([run(0), run(0, "tiny-imagenet"), base], within="b", draws=50)
+    row = table.iloc[2]
+    assert (row["network"], row["strategy"]) == ("mean and std (no network)", "nothing")
+    assert np.isnan(row["gain"])
+    figure, axes = plt.subplots()
+    draw(axes, table[table["part"] == "all sources"], "SqueezeNet 1.0")
+    assert axes.get_yticklabels()[-1].get_text() == "mean and std (no network)"
+    plt.close(figure)
+
+
 def test_strategies_are_told_apart():
     """Head epochs of none, some or all are three groups, not seeds of one."""
     runs = [run(0, "tiny-imagenet", (4, head)) for head in (0, 2, 4)]
@@ -96,11 +110,11 @@ def test_the_figure_shows_one_network_on_one_part():
     runs = [run(0), run(0, "tiny-imagenet"), run(0, "tiny-imagenet", (4, 4))]
     table = transfer.table(runs, within="b", draws=50)
     figure, axes = plt.subplots()
-    draw(axes, table[table["part"] == "b"])
+    draw(axes, table[table["part"] == "b"], "SqueezeNet 1.0")
     words = [label.get_text() for label in axes.get_yticklabels()]
     assert words == ["random weights: all layers", "Tiny ImageNet: all layers", "Tiny ImageNet: last layer"]
     with pytest.raises(ValueError, match="must be of one part"):
-        draw(axes, table)
+        draw(axes, table, "SqueezeNet 1.0")
     plt.close(figure)
 
 

@@ -20,7 +20,11 @@ def strategy(config: dict) -> str:
 
     >>> strategy({"epochs": 10, "head_epochs": 4})
     'staged'
+    >>> strategy({"baseline": True})
+    'nothing'
     """
+    if "baseline" in config:
+        return "nothing"
     if config["head_epochs"] == 0:
         return "all layers"
     return "last layer" if config["head_epochs"] == config["epochs"] else "staged"
@@ -35,7 +39,7 @@ def table(runs: Sequence[Run], within: str, draws: int = 2000, seed: int = 0) ->
     the difference in the same draws of patients.
 
     Args:
-        runs: Runs of the same images; baselines are left out.
+        runs: Runs of the same images, baselines too.
         within: Source whose images are also judged alone (`part` is its name; otherwise `all sources`).
         draws: Bootstrap draws of patients.
         seed: Of the draws, a non-negative integer.
@@ -45,7 +49,7 @@ def table(runs: Sequence[Run], within: str, draws: int = 2000, seed: int = 0) ->
     Raises:
         DataError: A seed occurs twice in a group, or no image of test is of the source `within`.
     """
-    groups = _groups([run for run in runs if "baseline" not in run.config])
+    groups = _groups(runs)
     tests = {
         key: [run.predictions[run.predictions["split"] == "test"] for run in found]
         for key, found in groups.items()
@@ -55,7 +59,7 @@ def table(runs: Sequence[Run], within: str, draws: int = 2000, seed: int = 0) ->
 
 
 def records(runs: Sequence[Run]) -> pd.DataFrame:
-    """One row per run: what it is, what it started from, and how it was made.
+    """One row per run: what it is, what it started from, and how it was made; NaN where a baseline has none.
 
     Returns:
         Columns run_id, network, start, strategy, seed, epochs, head_epochs, learning_rate, seconds, commit,
@@ -67,9 +71,9 @@ def records(runs: Sequence[Run]) -> pd.DataFrame:
             "network": run.name,
             "start": run.start,
             "strategy": strategy(run.config),
-            **{name: run.config[name] for name in ("seed", "epochs", "head_epochs", "learning_rate")},
+            **{name: run.config.get(name) for name in ("seed", "epochs", "head_epochs", "learning_rate")},
             **{name: run.provenance[name] for name in ("seconds", "commit", "dirty", "smoke")},
-            **{f"{name}_sha256": run.provenance["sha256"][name] for name in ("weights", "predictions")},
+            **{f"{name}_sha256": run.provenance["sha256"].get(name) for name in ("weights", "predictions")},
         }
         for run in runs
     )
@@ -134,6 +138,7 @@ def _rows(part: str, tests: dict[tuple, list[pd.DataFrame]], draws: int, seed: i
 
 
 def _gain(value: float, values: np.ndarray, scratch: tuple | None, key: tuple) -> dict[str, float]:
+    # Of a baseline there is no scratch.
     if scratch is None or key[1:] == (SCRATCH, "all layers"):
         return dict.fromkeys(("gain", "gain_low", "gain_high"), np.nan)
     low, high = intervals.percentiles(values - scratch[1]) or (np.nan, np.nan)
