@@ -12,6 +12,7 @@ from torch_reference import CASES, CLASSES, FILE, images, parameter
 
 from covidtf.training.devices import _without_startup_noise, environment, keras, precision
 from covidtf.training.networks import NETWORKS, build, head_layers, set_trained_part, split_model
+from covidtf.training.networks.normalisation import Normalisation
 
 KINDS = {
     "kernel": "weight",
@@ -181,6 +182,68 @@ def test_bad_arguments_are_named(arguments, message):
     """An argument outside of its range is named, with what was wanted and what came."""
     with pytest.raises(ValueError, match=message):
         build(**{"network": "ResNet18", "classes": 2, "size": 32} | arguments)
+
+
+def normalised(layer, steps=1, **options):
+    """A convolution and a dense layer around a normalisation, after steps on 3 images of 4x5 pixels."""
+    rng = np.random.default_rng(0)
+    model = keras.Sequential(
+        [
+            keras.Input((4, 5, 2)),
+            keras.layers.Conv2D(6, 1, use_bias=False),
+            layer(momentum=0.9, epsilon=1e-5, name="norm", **options),
+            keras.layers.ReLU(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(2),
+        ]
+    )
+    model.set_weights([rng.uniform(0.5, 1.5, variable.shape) for variable in model.weights])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    # Plain SGD with rate 1: what changes is the gradient.
+    model.compile(keras.optimizers.SGD(1.0), loss, jit_compile=False)
+    images = rng.normal(size=(3, 4, 5, 2)).astype("float32")
+    before = model.get_layer("norm").get_weights()
+    for _ in range(steps):
+        model.train_on_batch(images, np.array([0, 1, 1]))
+    return model, before
+
+
+def test_normalisation_has_keras_values_and_gradients():
+    """After a step all parameters, those of the layers before and after too, are as with Keras' own layer."""
+    ours, _ = normalised(Normalisation)
+    theirs, _ = normalised(keras.layers.BatchNormalization)
+    for variable, wanted in zip(ours.trainable_weights, theirs.trainable_weights, strict=True):
+        np.testing.assert_allclose(variable, wanted, rtol=1e-4, atol=1e-5, err_msg=variable.path)
+
+
+def test_normalisation_averages_the_unbiased_variance():
+    """As PyTorch documents it: 0.9 of the old and 0.1 of the batch's, divided by 60 - 1 pixels."""
+    ours, before = normalised(Normalisation)
+    theirs, _ = normalised(keras.layers.BatchNormalization)
+    mean, biased = (np.asarray(weight) for weight in theirs.get_layer("norm").get_weights()[2:])
+    wanted = 0.9 * before[3] + (biased - 0.9 * before[3]) * 60 / 59
+    np.testing.assert_allclose(ours.get_layer("norm").moving_mean, mean, rtol=1e-5)
+    np.testing.assert_allclose(ours.get_layer("norm").moving_variance, wanted, rtol=1e-5)
+
+
+def test_a_frozen_normalisation_keeps_its_statistics():
+    """It normalises by what it has stored, also in training, and changes neither that nor its parameters."""
+    ours, before = normalised(Normalisation, trainable=False)
+    theirs, _ = normalised(keras.layers.BatchNormalization, trainable=False)
+    for found, wanted in zip(ours.get_layer("norm").get_weights(), before, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_allclose(ours.layers[0].kernel, theirs.layers[0].kernel, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_normalisation_averages_in_float32(policy):
+    """Under mixed precision statistics and parameters learn in float32, to within 16 bits of full ones."""
+    mixed, _ = normalised(Normalisation, dtype=policy)
+    full, _ = normalised(Normalisation)
+    assert mixed.get_layer("norm").compute_dtype == policy.removeprefix("mixed_")
+    assert {weight.dtype for weight in mixed.get_layer("norm").weights} == {"float32"}
+    for found, wanted in zip(*(m.get_layer("norm").get_weights() for m in (mixed, full)), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=0.02, atol=0.02)
 
 
 def test_environment_names_backend_device_and_precision():

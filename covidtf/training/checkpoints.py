@@ -61,6 +61,11 @@ def restore_optimizer(path: Path, optimizer) -> None:
 def _assign(path: Path, kind: str, variables: list) -> None:
     values = _read(path, *(f"{kind}.{i}" for i in range(len(variables))))
     for variable, value in zip(variables, values, strict=True):
+        if tuple(variable.shape) != value.shape:
+            wanted = tuple(variable.shape)
+            raise DataError(
+                f"{path}: {kind} of shape {wanted} was wanted, delete it. Received: {value.shape}"
+            )
         variable.assign(value)
 
 

@@ -86,6 +86,11 @@ def environment(mixed: bool = False) -> dict[str, object]:
     }
 
 
+def fused_batch_norm(**arguments):
+    """TensorFlow's FusedBatchNormV3, which no Keras operation reaches; its gradient is one operation too."""
+    return _backend_module().raw_ops.FusedBatchNormV3(**arguments)
+
+
 def _on_gpu() -> bool:
     # Without a device type Keras lists the GPUs, or the CPU if there is none; asking JAX for "gpu" may fail.
     return keras.distribution.list_devices()[0].startswith("gpu")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from covidtf.training.devices import keras
+from covidtf.training.networks.normalisation import Normalisation
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,7 @@ def conv(x, filters: int, kernel: int, name: str, stride: int = 1, bias: bool = 
 
 def norm(x, name: str):
     """Batch normalisation with torch's epsilon and momentum (0.1 there is 0.9 here)."""
-    # Torch averages the unbiased variance of a batch, Keras the biased one.
-    return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
+    return Normalisation(momentum=0.9, epsilon=1e-5, name=name)(x)
 
 
 def relu(x, name: str, **options):
