@@ -58,6 +58,7 @@ def test_augment_adds_rows_behind_the_originals(prepared, tmp_path):
     pd.testing.assert_frame_equal(result.manifest[:6], prepared.manifest)
     train = result.manifest[(result.manifest["split"] == "train") & (result.manifest["label"] == "COVID-19")]
     assert len(train) == 15
+    assert result.crop == prepared.crop
 
 
 def test_augmented_rows_are_tied_to_their_originals(prepared, tmp_path):

@@ -198,6 +198,12 @@ def cut_record(folder):
     write_json({"settings": record["settings"]}, folder / "run/training.json")
 
 
+def no_crop(folder):
+    record = read_json(folder / "run/training.json")
+    record["settings"]["crop"] = None
+    write_json(record, folder / "run/training.json")
+
+
 def foreign_positive(folder):
     write_json({"positive": "flu", "threshold": {"value": 0.5}}, folder / "run/metrics.json")
 
@@ -210,7 +216,7 @@ def foreign_positive(folder):
         (alter_weights, "best.weights.h5: sha256 must be"),
         (cut_record, "training.json: not the record of a finished run"),
         (foreign_positive, "metrics.json: `positive` must be one of"),
-        (lambda folder: shutil.rmtree(folder / "01_xray_dataset"), "settings.json: `crop`, which decides"),
+        (no_crop, "training.json: `crop` must be one of"),
         (lambda folder: shutil.rmtree(folder / "files"), "files: no such file or folder"),
         (lambda folder: [file.unlink() for file in folder.glob("files/*/*")], "files: no files to score"),
     ],
@@ -230,13 +236,6 @@ def test_a_recorded_crop_needs_no_data_set(experiment):
     record["settings"]["crop"] = "resize"
     write_json(record, experiment / "run/training.json")
     assert scoring.read(experiment / "run").crop == "resize"
-
-
-def test_the_crop_of_an_augmented_data_set_is_its_originals(experiment):
-    """The settings of an augmented data set hold those of the data set that it was made from."""
-    settings_file = experiment / "01_xray_dataset/prepared/settings.json"
-    write_json({"made_by": "augment", "prepared": read_json(settings_file)}, settings_file)
-    assert scoring.read(experiment / "run").crop == "center"
 
 
 def test_scores_that_are_no_numbers_are_refused(trained, monkeypatch):

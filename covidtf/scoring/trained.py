@@ -54,16 +54,17 @@ def read(folder: str | Path) -> Trained:
     record = read_json(path)
     try:
         settings, recorded = record["settings"], record["sha256"]["best.weights.h5"]
-        names = {name: settings[name] for name in ("network", "classes", "precision")}
+        names = {name: settings[name] for name in ("network", "classes", "precision", "crop")}
         height, width, channels = settings["shape"]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not the record of a finished run: {error!r}") from error
     if height != width:
         raise DataError(f"{path}: `shape` must be of square images. Received: {settings['shape']}")
-    crop = _crop(folder, settings)
+    if names["crop"] not in CROPS:
+        raise DataError(f"{path}: `crop` must be one of {CROPS}. Received: {names['crop']!r}")
     threshold, positive = _threshold(folder / "metrics.json", names["classes"])
     trained = Trained(
-        folder, **names, size=height, channels=channels, crop=crop, sha256=recorded,
+        folder, **names, size=height, channels=channels, sha256=recorded,
         threshold=threshold, positive=positive,
     )  # fmt: skip
     if not trained.weights.is_file():
@@ -72,22 +73,6 @@ def read(folder: str | Path) -> Trained:
     if found != recorded:
         raise DataError(f"{trained.weights}: sha256 must be {recorded}, as in {path.name}. Received: {found}")
     return trained
-
-
-def _crop(folder: Path, settings: dict) -> str:
-    """`crop` as recorded; runs made before it was recorded have it in the data set beside them."""
-    path, crop = folder / "training.json", settings.get("crop")
-    if crop is None and (folder / "config.json").is_file():
-        step = read_json(folder / "config.json").get("data", "")
-        path = folder.parent / step / "prepared" / "settings.json"
-        found = read_json(path) if path.is_file() else {}
-        # Of an augmented data set, its settings hold those of the one that it was made from.
-        crop = found.get("prepared", found).get("crop")
-    if crop not in CROPS:
-        raise DataError(
-            f"{path}: `crop`, which decides the pixels, must be one of {CROPS}. Received: {crop!r}"
-        )
-    return crop
 
 
 def _threshold(path: Path, classes: list[str]) -> tuple[float | None, str]:
