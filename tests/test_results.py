@@ -3,6 +3,7 @@
 import json
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import confusion_matrix, roc_auc_score
@@ -11,7 +12,9 @@ from covidtf import report, runs
 from covidtf.config import ROOT
 
 RESULTS = ROOT / "results"
-EXPERIMENTS = sorted(path for path in RESULTS.iterdir() if path.is_dir())
+EXPERIMENTS = sorted(path.parent for path in RESULTS.glob("*/06_report"))
+COMPARISONS = sorted(RESULTS.glob("*/09_transfer"))
+SHIPPED = ROOT / "covidtf" / "weights" / "shipped"
 
 
 def test_documents_agree_with_the_results():
@@ -53,6 +56,35 @@ def test_metrics_follow_from_predictions(experiment):
         assert metrics["test"]["confusion"] == {"tn": tn, "fp": fp, "fn": fn, "tp": tp}
 
 
+@pytest.mark.parametrize("folder", COMPARISONS, ids=lambda path: path.parent.name)
+def test_a_comparison_follows_from_its_scores(folder):
+    """Each row comes out of the published scores, and no run was a smoke run or of a dirty tree."""
+    scores, runs = (pd.read_csv(folder / f"{name}.csv", keep_default_na=False) for name in ("scores", "runs"))
+    assert not runs["dirty"].any()
+    assert not runs["smoke"].any()
+    test = scores[scores["split"] == "test"]
+    table = pd.read_csv(folder / "transfer.csv")
+    assert len(table) > 10
+    for row in table.itertuples():
+        part = test if row.part == "all sources" else test[test["source"] == row.part]
+        same = runs[(runs["network"] == row.network) & (runs["start"] == row.start)]
+        same = same.loc[same["strategy"] == row.strategy, "run_id"]
+        found = [roc_auc_score(part["label"] == "COVID-19", part[name].astype(float)) for name in same]
+        assert (row.n, row.seeds) == (len(part), len(found))
+        assert (row.auroc, row.lowest, row.highest) == pytest.approx((np.mean(found), min(found), max(found)))
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.json")), ids=lambda path: path.stem)
+def test_weights_that_ship_have_their_run_published(path):
+    """The record beside the weights agrees with the published record of the run that they come from."""
+    record = json.loads(path.read_text())
+    folder = RESULTS / "pretrain" / record["run_id"]
+    published = json.loads((folder / "training.json").read_text())
+    assert published["sha256"]["best.weights.h5"] == record["run_weights_sha256"]
+    assert json.loads((folder / "metrics.json").read_text())["test"] == record["test"]
+    assert json.loads((folder / "provenance.json").read_text())["dirty"] is False
+
+
 def test_results_hold_no_images_and_no_weights():
     """Only tables, records, curves as SVG and notebooks; in notebooks of real data no picture but figures."""
     endings = {path.suffix for path in RESULTS.rglob("*") if path.is_file()}
@@ -61,7 +93,7 @@ def test_results_hold_no_images_and_no_weights():
         # matplotlib embeds pixels as <image>; only the confusion matrix has them, four coloured squares.
         assert "<image" not in path.read_text() or path.stem == "confusion"
     steps = {nbformat.read(path, as_version=4).cells[0].source[:4] for path in RESULTS.rglob("*.ipynb")}
-    assert steps <= {"# 04", "# 06"}
+    assert steps <= {"# 04", "# 06", "# 09"}
 
 
 @pytest.mark.parametrize(
