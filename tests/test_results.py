@@ -96,12 +96,18 @@ def test_results_hold_no_images_and_no_weights():
     assert steps <= {"# 04", "# 06", "# 09"}
 
 
-@pytest.mark.parametrize(
-    ("experiment", "source"), [("xray-sample", "covid-chestxray-dataset"), ("phantom-xray", "phantom")]
-)
-def test_what_readme_says_in_words_holds(experiment, source):
-    """Within covid-chestxray-dataset and on phantoms every interval of the AUROC holds 0.5."""
-    table = pd.read_csv(RESULTS / experiment / "06_report" / "within_source.csv")
-    rows = table[table["source"] == source]
+def test_what_readme_says_of_xray_sample_holds():
+    """Within covid-chestxray-dataset every interval of the AUROC holds 0.5."""
+    table = pd.read_csv(RESULTS / "xray-sample" / "06_report" / "within_source.csv")
+    rows = table[table["source"] == "covid-chestxray-dataset"]
     assert len(rows) == 3
     assert ((rows["auroc_low"] < 0.5) & (rows["auroc_high"] > 0.5)).all()
+
+
+def test_what_readme_says_of_phantoms_holds():
+    """On phantoms SqueezeNet's interval is above 0.5, those of ResNet18 and of the baseline hold it."""
+    table = pd.read_csv(RESULTS / "phantom-xray" / "06_report" / "results.csv").set_index("network")
+    assert table.loc["SqueezeNet 1.0", "auroc_low"] > 0.5
+    others = table.drop(index="SqueezeNet 1.0")
+    assert len(others) == 2
+    assert ((others["auroc_low"] < 0.5) & (others["auroc_high"] > 0.5)).all()
