@@ -81,7 +81,7 @@ def test_strategies_are_told_apart():
     """Head epochs of none, some or all are three groups, not seeds of one."""
     runs = [run(0, "tiny-imagenet", (4, head)) for head in (0, 2, 4)]
     found = transfer.table(runs, within="a", draws=50)
-    assert found["strategy"].tolist() == ["all layers", "staged", "last layer"] * 2
+    assert found["strategy"].tolist() == ["last layer", "staged", "all layers"] * 2
 
 
 def test_one_seed_twice_is_refused():
@@ -112,7 +112,7 @@ def test_the_figure_shows_one_network_on_one_part():
     figure, axes = plt.subplots()
     draw(axes, table[table["part"] == "b"], "SqueezeNet 1.0")
     words = [label.get_text() for label in axes.get_yticklabels()]
-    assert words == ["random weights: all layers", "Tiny ImageNet: all layers", "Tiny ImageNet: last layer"]
+    assert words == ["random weights: all layers", "Tiny ImageNet: last layer", "Tiny ImageNet: all layers"]
     with pytest.raises(ValueError, match="must be of one part"):
         draw(axes, table, "SqueezeNet 1.0")
     plt.close(figure)

@@ -12,6 +12,7 @@ from covidtf.metrics.intervals import Metric
 from covidtf.runs import Run
 
 SCRATCH = "random weights"
+_PARTS = ("last layer", "staged", "all layers", "nothing")
 KEYS = ("network", "start", "strategy")
 
 
@@ -45,7 +46,7 @@ def table(runs: Sequence[Run], within: str, draws: int = 2000, seed: int = 0) ->
         seed: Of the draws, a non-negative integer.
     Returns:
         Columns part, network, start, strategy, seeds (number), n, patients, positives, auroc, auroc_low,
-        auroc_high, lowest, highest, gain, gain_low, gain_high; in the order of `runs`.
+        auroc_high, lowest, highest, gain, gain_low, gain_high; random weights first, baselines last.
     Raises:
         DataError: A seed occurs twice in a group, or no image of test is of the source `within`.
     """
@@ -113,7 +114,19 @@ def _groups(runs: Sequence[Run]) -> dict[tuple[str, str, str], list[Run]]:
         seeds = [run.config["seed"] for run in found]
         if len(set(seeds)) < len(seeds):
             raise DataError(f"{', '.join(key)}: one run of each seed was wanted. Received: {sorted(seeds)}")
-    return groups
+    return dict(sorted(groups.items(), key=lambda item: _place(*item[0])))
+
+
+def _place(network: str, start: str, trained: str) -> tuple:
+    """Networks by name, random weights first, then shorter chains of source tasks; baselines last."""
+    return (
+        trained == "nothing",
+        network,
+        start != SCRATCH,
+        len(start.split(" after ")),
+        start,
+        _PARTS.index(trained),
+    )
 
 
 def _of(source: str, tables: list[pd.DataFrame]) -> list[pd.DataFrame]:
