@@ -114,7 +114,7 @@ def test_what_readme_says_of_phantoms_holds():
 
 
 def test_what_readme_says_of_transfer_holds():
-    """Tiny ImageNet, also before phantoms, gains over all sources, ChestX-ray14 does not; within none does."""
+    """Tiny ImageNet, also before phantoms, gains over all sources, ChestX-ray14 not; within one none does."""
     table = pd.read_csv(RESULTS / "xray-transfer" / "09_transfer" / "transfer.csv")
     overall, within = (table[table["part"] == part] for part in ("all sources", "covid-chestxray-dataset"))
     gains = overall["start"].isin(["Tiny ImageNet", "phantom after Tiny ImageNet"])
@@ -126,6 +126,6 @@ def test_what_readme_says_of_transfer_holds():
     assert (within["auroc_low"] < 0.5).all()
     assert (within["auroc_high"] < 0.5).sum() == 1
     assert not (within["gain_low"] > 0).any()
-    means = overall.pivot(index="start", columns="strategy", values="auroc").dropna(subset="last layer")
+    means = overall.pivot_table(index="start", columns="strategy", values="auroc").dropna(subset="last layer")
     assert len(means) == 3
     assert ((means["last layer"] - means["all layers"]).abs() < 0.02).all()
