@@ -50,10 +50,12 @@ def run_epochs(config, data: TrainingData, model: "keras.Model", folder: Path, s
     checkpoints.clean(path)
     record, stage, best = _resume(config, data, model, path, settings)
     history = record["history"]
+    # Before the bar, since features have one of their own.
+    stage = stage or _stage(config, data, model, 1, folder)
     steps, saved = _steps(config, data.shown) + _steps(config, data.val), time.monotonic()
     with progress((), config.network, total=steps * (config.epochs - len(history))) as bar:
         for epoch in range(len(history) + 1, config.epochs + 1):
-            if epoch in (1, config.head_epochs + 1):
+            if stage.name != _part(config, epoch):
                 stage = _stage(config, data, model, epoch, folder)
             history.append(_run_epoch(config, data, model, stage, epoch, bar))
             if best_epoch(history) == epoch:
@@ -126,7 +128,7 @@ def _stage(config, data: TrainingData, model: "keras.Model", epoch: int, folder:
 
     A frozen backbone gives the same features in every epoch, unless each shows other views of an image.
     """
-    name = "head" if epoch <= config.head_epochs else "all"
+    name = _part(config, epoch)
     epochs = config.head_epochs if name == "head" else config.epochs - config.head_epochs
     set_trained_part(model, name)
     stage = Stage(name, model, data.images)
@@ -139,6 +141,10 @@ def _stage(config, data: TrainingData, model: "keras.Model", epoch: int, folder:
     at_once = steps if stage.model is not model and len(stage.inputs.shape) == 2 else 1
     compile_model(stage.model, config, epochs, steps, at_once)
     return stage
+
+
+def _part(config, epoch: int) -> str:
+    return "head" if epoch <= config.head_epochs else "all"
 
 
 def _run_epoch(config, data: TrainingData, model: "keras.Model", stage: Stage, epoch: int, bar) -> dict:
