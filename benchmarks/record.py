@@ -36,7 +36,17 @@ def record(
 
 
 def commit() -> str:
-    """Short name of the commit that the working tree stands on, or "none" outside of git."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-    answer = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or "none"
+    """Short name of the commit that the working tree stands on, or "none" outside of git.
+
+    It ends in "-dirty" where another tracked file differs than the table itself, which grows meanwhile.
+    """
+    name = _git("rev-parse", "--short", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":!results.csv")
+    return f"{name}-dirty" if name and changed else name or "none"
+
+
+def _git(*arguments: str) -> str:
+    answer = subprocess.run(
+        ["git", *arguments], cwd=RESULTS.parent, capture_output=True, text=True, check=False
+    )
+    return answer.stdout.strip()
