@@ -2,6 +2,7 @@
 
 import shutil
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -65,7 +66,7 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
             try:
                 with zipfile.ZipFile(archive) as opened:
                     _extract(opened, archive, folder)
-            except (zipfile.BadZipFile, OSError, EOFError) as error:
+            except (zipfile.BadZipFile, zlib.error, EOFError) as error:
                 raise DataError(f"{archive}: not a whole zip: {error}") from error
             write_json(digest, record)
     inside = [path for path in folder.iterdir() if path != record]

@@ -168,6 +168,7 @@ def adam(parameters: list[np.ndarray], learning_rates: np.ndarray) -> Callable:
 
 
 def sgd(parameters: list[np.ndarray], learning_rates: np.ndarray) -> Callable:
+    """SGD with momentum 0.9 in the order of Keras' operations."""
     moments = [np.zeros_like(values) for values in parameters]
 
     def step(gradients):
