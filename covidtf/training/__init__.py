@@ -10,7 +10,7 @@ from covidtf import predictions
 from covidtf.files import locked, progress, sha256, write_csv, write_json
 from covidtf.training import batches, checkpoints, weights
 from covidtf.training.batches import TrainingData
-from covidtf.training.devices import keras, make_deterministic, precision
+from covidtf.training.devices import keep_memory, keras, make_deterministic, precision
 from covidtf.training.epochs import CHECKPOINT, best_epoch, logits, run_epochs
 from covidtf.training.networks import build
 from covidtf.weights import start
@@ -65,6 +65,7 @@ def train(config, prepared, folder: str | Path) -> pd.DataFrame:
     """
     folder = Path(folder)
     make_deterministic()
+    keep_memory()
     data = batches.read(prepared)
     model = _build(config, data)
     settings = _settings(config, data, start(model, config.weights, data.classes)) | {"crop": prepared.crop}

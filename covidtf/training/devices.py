@@ -1,6 +1,7 @@
 """The device and the numerics: Keras without start-up noise, determinism, precision, what ran."""
 
 import contextlib
+import ctypes
 import importlib
 import os
 import re
@@ -57,6 +58,19 @@ def make_deterministic() -> None:
         _backend_module().config.experimental.enable_op_determinism()
 
 
+def keep_memory() -> None:
+    """Let glibc, where it is the allocator, keep what is freed for what comes next.
+
+    It otherwise gives large arrays back to the kernel, which hands them out again page by page, zeroed: 17
+    thousand pages in each step of ResNet18. The peak stays as it was.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h.
+        mallopt(-4, 0)
+        mallopt(-1, 2**31 - 1)
+
+
 def precision(mixed: bool) -> str:
     """Keras dtype policy: `float32`, or mixed with variables and logits in float32.
 
@@ -84,6 +98,28 @@ def environment(mixed: bool = False) -> dict[str, object]:
         "cards": _cards() if _on_gpu() else [],
         "precision": precision(mixed),
     }
+
+
+def feed(batches):
+    """Batches in the form that Keras runs best: in TensorFlow a dataset that is not tuned while it runs.
+
+    The datasets that Keras makes are tuned by a thread that sleeps 10, 20, 40 and so on milliseconds, and the
+    end of an epoch waits for it to wake: an epoch could take twice as long as its work.
+
+    Args:
+        batches: A `keras.utils.PyDataset` of arrays `(x, y)`, in its order.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return batches
+    tensorflow = _backend_module()
+    signature = tuple(tensorflow.TensorSpec((None, *part.shape[1:]), part.dtype) for part in batches[0])
+    dataset = tensorflow.data.Dataset.from_generator(
+        lambda: (batches[index] for index in range(len(batches))), output_signature=signature
+    )
+    options = tensorflow.data.Options()
+    options.autotune.enabled = False
+    counted = tensorflow.data.experimental.assert_cardinality(len(batches))
+    return dataset.apply(counted).prefetch(2).with_options(options)
 
 
 def fused_batch_norm(**arguments):

@@ -14,7 +14,7 @@ from covidtf import runs
 from covidtf.files import progress, write_csv
 from covidtf.training import checkpoints, features, heads
 from covidtf.training.batches import Batches, RandomViews, TrainingData
-from covidtf.training.devices import environment, keras
+from covidtf.training.devices import environment, feed, keras
 from covidtf.training.networks import set_trained_part, split_model
 from covidtf.training.optimizers import compile_model
 
@@ -99,7 +99,7 @@ def logits(
     unused = np.zeros(len(images), dtype=np.int64)
     shown = Batches(images, unused, rows, batch_size)
     after = keras.callbacks.LambdaCallback(on_predict_batch_end=lambda batch, logs=None: follow())
-    return np.asarray(model.predict(shown, verbose=0, callbacks=[after]))
+    return np.asarray(model.predict(feed(shown), verbose=0, callbacks=[after]))
 
 
 def _auroc(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -155,7 +155,7 @@ def _run_epoch(config, data: TrainingData, model: "keras.Model", stage: Stage, e
     if stage.model is model:
         shown = _shown(config, data, order, epoch)
         # Keras would otherwise shuffle the batches once more, from Python's global random state.
-        fitted = model.fit(shown, shuffle=False, verbose=0, callbacks=[follow])
+        fitted = model.fit(feed(shown), shuffle=False, verbose=0, callbacks=[follow])
         loss = fitted.history["loss"][0]
         scores = logits(model, data.images, data.val, config.batch_size, bar.update)
     else:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from covidtf.training.batches import Batches
-from covidtf.training.devices import keras
+from covidtf.training.devices import feed, keras
 from covidtf.training.many_heads import OPTIMIZERS, Maps, Vectors, seed_dropout
 from covidtf.training.networks import NETWORKS, head_layers
 
@@ -33,7 +33,7 @@ def run_epoch(
     if len(features.shape) == 2:
         shown = {"x": features[order], "y": labels[order], "batch_size": batch_size}
     else:
-        shown = {"x": Batches(features, labels, order, batch_size)}
+        shown = {"x": feed(Batches(features, labels, order, batch_size))}
     return float(head.fit(**shown, shuffle=False, verbose=0, callbacks=list(callbacks)).history["loss"][0])
 
 
