@@ -170,13 +170,14 @@ def plain_runs(options: argparse.Namespace) -> None:
     from types import SimpleNamespace
 
     from covidtf.training import batches
-    from covidtf.training.devices import make_deterministic
+    from covidtf.training.devices import feed, keep_memory, make_deterministic
     from covidtf.training.grid import divide
     from covidtf.training.networks import build, set_trained_part
     from covidtf.training.optimizers import compile_model
 
     # As training has it.
     make_deterministic()
+    keep_memory()
     data = batches.read(load(options.folder / "prepared"))
     train, val = divide(data, FOLDS)[0]
     settings = SimpleNamespace(optimizer="adam", learning_rate=1e-4, schedule="constant")
@@ -188,9 +189,9 @@ def plain_runs(options: argparse.Namespace) -> None:
         for name, work in (("fit", model.fit), ("predict", model.predict)):
             rows = (train if name == "fit" else val)[: TIMED * BATCH]
             shown = batches.Batches(data.images, data.labels, rows, BATCH)
-            work(shown, verbose=0)
+            work(**feed(shown), verbose=0)
             start = time.perf_counter()
-            work(shown, verbose=0)
+            work(**feed(shown), verbose=0)
             seconds[name] = (time.perf_counter() - start) / len(rows)
         print(f"{network}: {seconds['fit'] * len(train) + seconds['predict'] * len(val):.1f} s")
 

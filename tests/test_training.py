@@ -16,7 +16,7 @@ import pytest
 from covidtf import predictions, runs, training
 from covidtf.config import TrainConfig
 from covidtf.files import DataError, locked, read_json, sha256
-from covidtf.training import batches, checkpoints, epochs, predict, train, weights
+from covidtf.training import batches, checkpoints, devices, epochs, predict, train, weights
 from covidtf.training.devices import keras
 from covidtf.training.networks import NETWORKS, Network, build
 from covidtf.weights import start
@@ -432,6 +432,24 @@ def test_an_epoch_shows_every_image_once_in_its_own_order():
     np.testing.assert_array_equal(
         np.concatenate([labels for _, labels in parts]), data.labels[data.shown[::-1]]
     )
+
+
+def test_what_keras_is_fed_keeps_its_order_and_is_not_tuned():
+    """A network that only adds up pixels sees each row once, in order; no tuner is to be waited for."""
+    data = batches.read(prepare())
+    pixels = keras.Input(data.images.shape[1:])
+    model = keras.Model(pixels, keras.ops.sum(pixels, axis=(1, 2, 3)))
+    rows = data.shown[::-1]
+    images, labels = data.images[rows], data.labels[rows]
+    for fed in (
+        devices.feed(batches.Batches(data.images, data.labels, rows, 5)),
+        devices.feed_arrays(images, labels, 5),
+    ):
+        sums = model.predict(**fed, verbose=0)
+        np.testing.assert_allclose(sums, images.sum(axis=(1, 2, 3)), rtol=1e-6)
+        if keras.backend.backend() == "tensorflow":
+            assert fed["x"].options().autotune.enabled is False
+            np.testing.assert_array_equal(np.concatenate([y for _, y in fed["x"]]), labels)
 
 
 def gradient(channels):

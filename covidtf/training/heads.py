@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from covidtf.training.batches import Batches
-from covidtf.training.devices import feed, keras
+from covidtf.training.devices import feed, feed_arrays, keras
 from covidtf.training.many_heads import OPTIMIZERS, Maps, Vectors, seed_dropout
 from covidtf.training.networks import NETWORKS, head_layers
 
@@ -31,9 +31,9 @@ def run_epoch(
         The mean loss over the epoch, while weights change.
     """
     if len(features.shape) == 2:
-        shown = {"x": features[order], "y": labels[order], "batch_size": batch_size}
+        shown = feed_arrays(features[order], labels[order], batch_size)
     else:
-        shown = {"x": feed(Batches(features, labels, order, batch_size))}
+        shown = feed(Batches(features, labels, order, batch_size))
     return float(head.fit(**shown, shuffle=False, verbose=0, callbacks=list(callbacks)).history["loss"][0])
 
 
