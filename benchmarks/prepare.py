@@ -1,7 +1,6 @@
 """Speed and memory of preparing images: `python -m benchmarks.prepare [--data DIR]`."""
 
 import argparse
-import re
 import statistics
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from benchmarks.record import record
+from benchmarks.record import peak_mb, record
 from covidtf import manifest as manifests
 from covidtf.images.prepare import prepare
 
@@ -125,9 +124,7 @@ def peak(folder: Path, count: int) -> float:
     paths = find(folder)
     with tempfile.TemporaryDirectory() as out:
         prepare(table_of(folder, [paths[row % len(paths)] for row in range(count)]), {"s": folder}, out, SIZE)
-    # Linux only. getrusage would do elsewhere, but on Linux it starts from the peak of the parent process.
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
+    return peak_mb()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.record import record
+from benchmarks.record import peak_mb, record
 from covidtf import manifest as manifests
 from covidtf.images.prepare import load, prepare
 
@@ -51,9 +51,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.part:
         PARTS[options.part](options)
-        # Linux only, as in `benchmarks.prepare`.
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        print("peak_mb:", int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) // 1024)
+        print(f"peak_mb: {peak_mb():.0f}")
         return
     for row in options.rows:
         with tempfile.TemporaryDirectory() as scratch:
@@ -64,7 +62,7 @@ def main() -> None:
 def recipe(options: argparse.Namespace) -> None:
     """Record `frozen_recipe_vs_torch`."""
     make(options.folder, options.images)
-    seconds, _ = run("ours", options)
+    seconds, ours = run("ours", options)
     _, theirs = run("torch", options)
     record(
         "frozen_recipe_vs_torch",
@@ -73,12 +71,13 @@ def recipe(options: argparse.Namespace) -> None:
         f"PyTorch loop, ResNet18, {options.images} JPEG of {SIZE}x{SIZE}, {options.epochs} epochs from "
         f"{options.torch_epochs:g} timed",
     )
+    record("frozen_recipe_peak_mb", ours["peak_mb"], "MB", f"PyTorch: {theirs['peak_mb']:.0f} MB")
 
 
 def grid(options: argparse.Namespace) -> None:
     """Record `grid_vs_plain`."""
     make(options.folder, options.grid_images)
-    seconds, _ = run("grid", options)
+    seconds, ours = run("grid", options)
     _, theirs = run("plain", options)
     heads = len(SEEDS) * FOLDS * len(RATES)
     record(
@@ -88,6 +87,9 @@ def grid(options: argparse.Namespace) -> None:
         f"{heads * len(NETWORKS)} plain runs, {options.grid_images} images, {options.grid_epochs} epochs, "
         "from some batches timed per network",
     )
+    passes = sum(ours[f"{name}_features"] for name in NETWORKS)
+    record("grid_vs_feature_passes", seconds / passes, "x", "one feature pass of each network, as above")
+    record("grid_peak_mb", ours["peak_mb"], "MB", f"plain run: {theirs['peak_mb']:.0f} MB")
 
 
 def run(part: str, options: argparse.Namespace) -> tuple[float, dict[str, float]]:
@@ -154,6 +156,7 @@ def torch_loop(options: argparse.Namespace) -> None:
 def grid_of_heads(options: argparse.Namespace) -> None:
     """The grid of all networks, with the seconds of each."""
     from covidtf.training import batches
+    from covidtf.training.features import features
     from covidtf.training.grid import grid
     from covidtf.training.networks import build
 
@@ -161,6 +164,8 @@ def grid_of_heads(options: argparse.Namespace) -> None:
     for network in NETWORKS:
         start = time.perf_counter()
         model = build(network, 2, channels=1, size=SIZE)
+        features(model, data.images, np.union1d(data.shown, data.val), options.folder / "features")
+        print(f"{network}_features: {time.perf_counter() - start:.1f} s")
         grid([model], data, options.folder / "features", SEEDS, FOLDS, RATES, options.grid_epochs, BATCH)
         print(f"{network}: {time.perf_counter() - start:.1f} s")
 

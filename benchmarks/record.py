@@ -1,11 +1,14 @@
 """The table that all benchmarks append to."""
 
 import csv
+import os
+import platform
+import re
 import subprocess
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results.csv"
-COLUMNS = ("name", "value", "unit", "against", "commit", "device")
+COLUMNS = ("name", "value", "unit", "against", "commit", "device", "machine")
 
 
 def record(
@@ -20,11 +23,11 @@ def record(
         against: What it is compared with, or measured on.
         device: "cpu" or "gpu".
     Returns:
-        The row, with the commit that was measured ("-dirty" where files differed from it).
+        The row, with the commit that was measured ("-dirty" where files differed from it) and the machine.
     """
     if device not in ("cpu", "gpu"):
         raise ValueError(f"`device` must be 'cpu' or 'gpu'. Received: {device!r}")
-    row = dict(zip(COLUMNS, (name, f"{value:.4g}", unit, against, commit(), device), strict=True))
+    row = dict(zip(COLUMNS, (name, f"{value:.4g}", unit, against, commit(), device, machine()), strict=True))
     new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
@@ -33,6 +36,20 @@ def record(
         writer.writerow(row)
     print(", ".join(str(value) for value in row.values()))
     return row
+
+
+def machine() -> str:
+    """Processor and number of cores."""
+    # Linux only, as the measured peaks of memory.
+    found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    return f"{found[1] if found else platform.machine()}, {os.cpu_count()} cores"
+
+
+def peak_mb() -> float:
+    """Peak memory of this process."""
+    # Linux only. getrusage would do elsewhere, but on Linux it starts from the peak of the parent process.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
 
 def commit() -> str:

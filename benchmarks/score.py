@@ -11,7 +11,6 @@ difference there is printed too.
 """
 
 import argparse
-import re
 import shutil
 import statistics
 import subprocess
@@ -25,9 +24,9 @@ import pandas as pd
 from PIL import Image
 
 from benchmarks.prepare import describe, find, make
-from benchmarks.record import record
+from benchmarks.record import peak_mb, record
 from covidtf import scoring
-from covidtf.files import read_json, sha256, write_json
+from covidtf.files import sha256, write_json
 
 ROUNDS = 5
 NAMES = {"keras": "score_vs_one_by_one", "openvino": "score_engine_vs_one_by_one"}
@@ -62,9 +61,6 @@ def main() -> None:
 def copy_run(run: Path, folder: Path) -> None:
     """A copy of a run, to export into, that needs no data set beside it."""
     shutil.copytree(run, folder, ignore=shutil.ignore_patterns("openvino-*"))
-    training = read_json(folder / "training.json")
-    training["settings"]["crop"] = scoring.read(run).crop
-    write_json(training, folder / "training.json")
 
 
 def draw_run(folder: Path) -> None:
@@ -102,7 +98,7 @@ def measure(folder: Path, paths: list[Path], rounds: int) -> None:
     # Exports in a process of its own, or TensorFlow's memory would count as the engine's.
     first_result(folder, paths[:64], "openvino")
     sides = {name: Side(name, folder) for name in ("torch", *NAMES)}
-    agree(sides)
+    differences = agree(sides)
     seconds = {name: [] for name in sides}
     for number in range(rounds):
         for name, side in sides.items():
@@ -110,25 +106,30 @@ def measure(folder: Path, paths: list[Path], rounds: int) -> None:
         rates = ", ".join(f"{name} {len(paths) / spent[-1]:.1f}" for name, spent in seconds.items())
         print(f"round {number + 1}: {rates} images/s", flush=True)
     against = f"PyTorch, {trained.network}, {describe(paths)}"
-    for name, side in sides.items():
-        print(f"{name}: peak memory {side.close():.0f} MB")
+    peaks = {name: side.close() for name, side in sides.items()}
     for name, row in NAMES.items():
         pairs = zip(seconds["torch"], seconds[name], strict=True)
-        record(row, statistics.median(theirs / ours for theirs, ours in pairs), "x", against)
-    for name in NAMES:
-        record("first_result_seconds", first_result(folder, paths, name), "s", f"{name}, {trained.network}")
+        ratio = statistics.median(theirs / ours for theirs, ours in pairs)
+        exact, files = (f"{differences[name][kind]:.1e}" for kind in ("exact", "files"))
+        differ = f"scores differ by at most {exact} on the same pixels, {files} on the files"
+        record(row, ratio, "x", f"{against}; {differ}")
+        record(f"score_peak_mb_{name}", peaks[name], "MB", f"PyTorch: {peaks['torch']:.0f} MB")
+        record(f"first_result_seconds_{name}", first_result(folder, paths, name), "s", trained.network)
 
 
-def agree(sides: dict[str, "Side"]) -> None:
-    """End here if scores of the same pixels differ; print by how much they do on the files."""
+def agree(sides: dict[str, "Side"]) -> dict[str, dict[str, float]]:
+    """By how much scores differ at most, on the same pixels and on the files; end here if on the former."""
+    found = {name: {} for name in LIMITS}
     for files in ("exact", "files"):
         for side in sides.values():
             side.work(files)
         for name, limit in LIMITS.items():
             difference = np.abs(sides[name].scores() - sides["torch"].scores()).max()
+            found[name][files] = difference
             print(f"{name}, {files}: scores differ from torch's by at most {difference:.2g}", flush=True)
             if files == "exact" and not difference <= limit:
                 raise SystemExit(f"{name}: scores must be within {limit} of torch's. Received: {difference}")
+    return found
 
 
 class Side:
@@ -163,9 +164,7 @@ def serve(name: str, run: Path) -> None:
         start = time.perf_counter()
         score_list(paths, Path(out))
         print(time.perf_counter() - start, flush=True)
-    # Linux only, as in `benchmarks.prepare`.
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024)
+    print(peak_mb())
 
 
 def torch_scorer(run: Path):

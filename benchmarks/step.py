@@ -11,7 +11,6 @@ compiled; it ends with an error where either side sees no GPU.
 
 import argparse
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from benchmarks.record import record
+from benchmarks.record import peak_mb, record
 
 NETWORKS = ("ResNet18", "ResNet50", "SqueezeNet1_0", "DenseNet121")
 SIZE, CLASSES, RATE = 224, 2, 1e-4
@@ -147,17 +146,17 @@ def serve(options: argparse.Namespace) -> None:
         begun = time.perf_counter()
         work(int(line))
         print(time.perf_counter() - begun, flush=True)
-    # Linux only, as in `benchmarks.prepare`.
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024)
+    print(peak_mb())
 
 
 def _ours(network: str, images: np.ndarray, labels: np.ndarray, options) -> tuple[str, Callable]:
     from covidtf.training.batches import Batches
-    from covidtf.training.devices import environment, feed, keep_memory, precision
+    from covidtf.training.devices import environment, feed, keep_memory, make_deterministic, precision
     from covidtf.training.networks import build
     from covidtf.training.optimizers import compile_model
 
+    # As training has it.
+    make_deterministic()
     keep_memory()
     gpu = options.device == "gpu"
     found = environment(gpu)

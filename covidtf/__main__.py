@@ -147,11 +147,10 @@ def _grid(options: argparse.Namespace) -> int:
     prepared = datasets.load(options.data)
     data, (size, channels) = batches.read(prepared), prepared.images.shape[2:]
     models = [networks.build(name, len(data.classes), channels, size) for name in options.networks]
-    for model in models:
-        start(model, options.weights, data.classes)
+    started = {model.name: start(model, options.weights, data.classes)["weights"] for model in models}
     shared = options.seeds, options.folds, options.rates, options.epochs
     table = grid.grid(models, data, options.data.parent / "features", *shared)
-    files.write_csv(table.assign(weights=options.weights), options.out)
+    files.write_csv(table.assign(weights_sha256=table["network"].map(started)), options.out)
     means = table.groupby(["network", "learning_rate"])["val_auroc"].agg(["mean", "min", "max"]).round(3)
     print(f"AUROC on val over {options.folds} folds and {len(options.seeds)} seeds:\n{means.to_string()}")
     return 0

@@ -1,5 +1,6 @@
 """Run an experiment: its notebooks in order through papermill, each only if what it depends on changed."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -42,7 +43,9 @@ def run(params: Path, overrides: dict[str, str], out: str | None = None) -> list
         if _reads_public(config):
             # Raises before a folder is made.
             _ = config.source_folder
-    with locked(configs[0].experiment_folder, "running an experiment"):
+    with contextlib.ExitStack() as held:
+        for folder in dict.fromkeys(config.experiment_folder for config in configs):
+            held.enter_context(locked(folder, "running an experiment"))
         _run_steps(configs)
     return configs
 

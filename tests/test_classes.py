@@ -42,6 +42,12 @@ def test_accuracy_is_scikit_learns(seven):
     assert found["chance"] == seven["label"].value_counts().max() / 200
 
 
+def test_five_classes_or_fewer_have_no_top_five():
+    """It would be 1 whatever the scores."""
+    found = classes.evaluate(table(np.eye(5), list("abcde"), "abcde"), draws=50)
+    assert list(found["test"]) == ["accuracy"]
+
+
 def test_ranks_by_hand():
     """The right class is counted from the highest score; of equal scores the first column comes first."""
     scores = [[0.6, 0.3, 0.1], [0.6, 0.3, 0.1], [0.25, 0.25, 0.5], [0.25, 0.25, 0.5]]

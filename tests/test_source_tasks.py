@@ -113,10 +113,22 @@ def test_a_truncated_zip_leaves_nothing_that_passes_for_whole(folder, tmp_path):
     archive = zipped(folder, tmp_path / "a.zip")
     whole = archive.read_bytes()
     archive.write_bytes(whole[:-400])
-    with pytest.raises(DataError, match=r"a\.zip: not a whole zip"):
+    with pytest.raises(DataError, match=r"a\.zip: not a zip that can be read whole"):
         unpack(archive, tmp_path / "out")
     archive.write_bytes(whole)
     assert (unpack(archive, tmp_path / "out") / "val" / "dog" / "val2.png").is_file()
+
+
+@pytest.mark.parametrize(("offset", "value"), [(8, 99), (6, 1)])
+def test_a_zip_that_cannot_be_read_is_refused(folder, tmp_path, offset, value):
+    """An unknown compression, or an encrypted member, is an error that names the archive."""
+    archive = zipped(folder, tmp_path / "a.zip")
+    data = bytearray(archive.read_bytes())
+    for start, more in ((data.index(b"PK\3\4"), 0), (data.index(b"PK\1\2"), 2)):
+        data[start + offset + more] = value
+    archive.write_bytes(data)
+    with pytest.raises(DataError, match=r"a\.zip: not a zip that can be read whole"):
+        unpack(archive, tmp_path / "out")
 
 
 def test_a_tenth_of_train_becomes_val(folder, tmp_path):

@@ -15,7 +15,7 @@ import pytest
 
 from covidtf import predictions, runs, training
 from covidtf.config import TrainConfig
-from covidtf.files import DataError, locked, read_json, sha256
+from covidtf.files import DataError, locked, read_json, sha256, write_json
 from covidtf.training import batches, checkpoints, devices, epochs, predict, train, weights
 from covidtf.training.devices import keras
 from covidtf.training.networks import NETWORKS, Network, build
@@ -443,7 +443,7 @@ def test_what_keras_is_fed_keeps_its_order_and_is_not_tuned():
     images, labels = data.images[rows], data.labels[rows]
     for fed in (
         devices.feed(batches.Batches(data.images, data.labels, rows, 5)),
-        devices.feed_arrays(images, labels, 5),
+        devices.feed(batches.Batches(data.images, data.labels, rows, 2), together=3),
     ):
         sums = model.predict(**fed, verbose=0)
         np.testing.assert_allclose(sums, images.sum(axis=(1, 2, 3)), rtol=1e-6)
@@ -618,6 +618,7 @@ def test_training_goes_on_from_an_earlier_run(finished, tmp_path):
         (lambda folder: (folder / "training.json").unlink(), "training.json is missing"),
         (lambda folder: (folder / "best.weights.h5").unlink(), "best.weights.h5: no such file"),
         (lambda folder: os.truncate(folder / "best.weights.h5", 999), "not the weights that training.json"),
+        (lambda folder: (folder / "training.json").write_text("{}"), "no network or classes in it"),
     ],
 )
 def test_unusable_weights_are_refused(finished, tmp_path, damage, message):
@@ -625,6 +626,22 @@ def test_unusable_weights_are_refused(finished, tmp_path, damage, message):
     shutil.copytree(finished, tmp_path / "run")
     damage(tmp_path / "run")
     with pytest.raises(DataError, match=message):
+        starting_model(tmp_path / "run", ["COVID-19", "non-COVID"])
+
+
+def test_nan_among_an_earlier_runs_weights_is_refused(finished, tmp_path):
+    """One number that is not finite is an error that names file and tensor, though every hash is right."""
+    shutil.copytree(finished, tmp_path / "run")
+    model = build("Tiny", 2, size=SIZE)
+    weights.load(model, finished)
+    kernel, *others = model.get_layer("conv").get_weights()
+    kernel[0, 0, 0, 1] = np.nan
+    model.get_layer("conv").set_weights([kernel, *others])
+    weights.save(model, tmp_path / "run")
+    record = read_json(tmp_path / "run" / "training.json")
+    record["sha256"]["best.weights.h5"] = sha256(tmp_path / "run" / "best.weights.h5")
+    write_json(record, tmp_path / "run" / "training.json")
+    with pytest.raises(DataError, match=r"best\.weights\.h5: conv/kernel is not finite"):
         starting_model(tmp_path / "run", ["COVID-19", "non-COVID"])
 
 

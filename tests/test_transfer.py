@@ -21,6 +21,7 @@ PROVENANCE = {
     "dirty": False,
     "smoke": False,
     "sha256": {"weights": "a", "predictions": "b"},
+    "started_from": {"weights": "c", "head": "new"},
 }
 
 
@@ -129,3 +130,5 @@ def test_scores_and_records_hold_what_the_table_rests_on():
         assert roc_auc_score(scores["label"] == "COVID-19", scores[one.run_id]) == pytest.approx(wanted)
     assert records["strategy"].tolist() == ["all layers", "last layer"]
     assert records["predictions_sha256"].tolist() == ["b", "b"]
+    assert records["started_from_sha256"].tolist() == ["c", "c"]
+    assert records["head"].tolist() == ["new", "new"]

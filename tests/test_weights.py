@@ -327,6 +327,22 @@ def test_a_run_says_what_it_came_from(model, tmp_path):
         places.check(str(folder), "ResNet18")
 
 
+@pytest.mark.parametrize(
+    ("metadata", "error", "message"),
+    [
+        ({"classes": "5"}, DataError, r"a\.safetensors: `classes` .* must be a list of names. Received: 5"),
+        ({"classes": "[1]"}, DataError, r"a\.safetensors: `classes` .* must be a list of names"),
+        ({"classes": "["}, DataError, r"a\.safetensors: `classes` .* must be JSON"),
+        ({"network": "ResNet18"}, ValueError, r"must be of a Tiny. Received: .*a\.safetensors, a ResNet18"),
+    ],
+)
+def test_metadata_that_say_something_else_are_refused(metadata, error, message, model, tmp_path):
+    """Classes that are no list of names, or another network, are errors that name the file."""
+    file = safetensors_files.write(convert.tensors_of(model), tmp_path / "a.safetensors", metadata)
+    with pytest.raises(error, match=message):
+        weights.start(model, str(file), CLASSES)
+
+
 def test_unknown_weights_are_refused(model, tmp_path, shipping):
     """A misspelt word is an error that says what is possible, in each of the three places that ask."""
     (tmp_path / "a.h5").write_text("")

@@ -18,19 +18,22 @@ def evaluate(predictions: pd.DataFrame, draws: int = 2000, seed: int = 0) -> dic
     Returns:
         Ready for JSON: `level`, `classes` (number), `chance` (accuracy of always naming the most frequent
         class), `bootstrap`, and `test` with the metrics `accuracy` (the class with the highest score is the
-        label; of equal ones the first) and `top5_accuracy` (the label is among the five highest).
+        label; of equal ones the first) and, of more than five classes, `top5_accuracy` (the label is among
+        the five highest).
     Raises:
         DataError: If the table is not valid or has no test.
     """
     test = _test(predictions)
+    count = _scores(test).shape[1]
     return {
         "level": "image",
-        "classes": _scores(test).shape[1],
+        "classes": count,
         "chance": float(test["label"].value_counts(normalize=True).iloc[0]),
         "bootstrap": {"unit": "patient", "draws": draws, "seed": seed},
         "test": {
             name: _share(ranks(test) <= k, test, draws, seed)
             for name, k in (("accuracy", 1), ("top5_accuracy", 5))
+            if k < count
         },
     }
 

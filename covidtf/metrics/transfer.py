@@ -64,7 +64,8 @@ def records(runs: Sequence[Run]) -> pd.DataFrame:
 
     Returns:
         Columns run_id, network, start, strategy, seed, epochs, head_epochs, learning_rate, seconds, commit,
-        dirty, smoke, weights_sha256 (of what it ended with), predictions_sha256.
+        dirty, smoke, started_from_sha256 (of the weights it started from; `none`: random), head (`new` or
+            `kept` from there), weights_sha256 (of what it ended with), predictions_sha256.
     """
     return pd.DataFrame(
         {
@@ -74,6 +75,8 @@ def records(runs: Sequence[Run]) -> pd.DataFrame:
             "strategy": strategy(run.config),
             **{name: run.config.get(name) for name in ("seed", "epochs", "head_epochs", "learning_rate")},
             **{name: run.provenance[name] for name in ("seconds", "commit", "dirty", "smoke")},
+            "started_from_sha256": run.provenance.get("started_from", {}).get("weights"),
+            "head": run.provenance.get("started_from", {}).get("head"),
             **{f"{name}_sha256": run.provenance["sha256"].get(name) for name in ("weights", "predictions")},
         }
         for run in runs

@@ -66,8 +66,9 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
             try:
                 with zipfile.ZipFile(archive) as opened:
                     _extract(opened, archive, folder)
-            except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-                raise DataError(f"{archive}: not a whole zip: {error}") from error
+            # RuntimeError is an encrypted member, NotImplementedError an unknown compression.
+            except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+                raise DataError(f"{archive}: not a zip that can be read whole: {error}") from error
             write_json(digest, record)
     inside = [path for path in folder.iterdir() if path != record]
     return inside[0] if len(inside) == 1 and inside[0].is_dir() and inside[0].name != "train" else folder

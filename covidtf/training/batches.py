@@ -95,6 +95,10 @@ class Batches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
 
+    def enlarged(self, factor: int) -> "Batches":
+        """The same rows in batches that are so many times as large; 1 is this itself."""
+        return self if factor == 1 else Batches(self.images, self.labels, self.rows, factor * self.batch_size)
+
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         rows = self.rows[index * self.batch_size : (index + 1) * self.batch_size]
         return self.images[rows], self.labels[rows]

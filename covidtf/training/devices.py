@@ -100,36 +100,34 @@ def environment(mixed: bool = False) -> dict[str, object]:
     }
 
 
-def feed(batches) -> dict[str, object]:
+def feed(batches, together: int = 1) -> dict[str, object]:
     """Arguments of `fit` or `predict` that show these batches, without tf.data's tuner.
 
     The datasets that Keras makes for TensorFlow are tuned by a thread that sleeps 10, 20, 40 and so on
     milliseconds, and the end of an epoch waits for it to wake: an epoch could take twice as long as its work.
 
     Args:
-        batches: A `keras.utils.PyDataset` of arrays `(x, y)`; shown in its order.
+        batches: `training.batches.Batches`; shown in its order.
+        together: Batches that are read at once and divided then, for those that take longer to read than to
+            learn from. JAX reads each alone.
     """
     if keras.backend.backend() != "tensorflow":
         return {"x": batches}
-    tensorflow = _backend_module()
-    signature = tuple(tensorflow.TensorSpec((None, *part.shape[1:]), part.dtype) for part in batches[0])
-    dataset = tensorflow.data.Dataset.from_generator(
-        lambda: (batches[index] for index in range(len(batches))), output_signature=signature
+    data, read = _backend_module().data, batches.enlarged(together)
+    signature = tuple(
+        _backend_module().TensorSpec((None, *part.shape[1:]), part.dtype) for part in batches[0]
     )
-    return {"x": _untuned(dataset.apply(tensorflow.data.experimental.assert_cardinality(len(batches))))}
-
-
-def feed_arrays(x: np.ndarray, y: np.ndarray, batch_size: int) -> dict[str, object]:
-    """The same of arrays that are in memory, in their order; a batch costs a quarter of Keras' own."""
-    if keras.backend.backend() != "tensorflow":
-        return {"x": x, "y": y, "batch_size": batch_size}
-    return {"x": _untuned(_backend_module().data.Dataset.from_tensor_slices((x, y)).batch(batch_size))}
-
-
-def _untuned(dataset):
-    options = _backend_module().data.Options()
+    dataset = data.Dataset.from_generator(
+        lambda: (read[index] for index in range(len(read))), output_signature=signature
+    )
+    if together > 1:
+        dataset = dataset.flat_map(
+            lambda x, y: data.Dataset.from_tensor_slices((x, y)).batch(batches.batch_size)
+        )
+    options = data.Options()
     options.autotune.enabled = False
-    return dataset.prefetch(2).with_options(options)
+    counted = dataset.apply(data.experimental.assert_cardinality(len(batches)))
+    return {"x": counted.prefetch(2).with_options(options)}
 
 
 def fused_batch_norm(**arguments):

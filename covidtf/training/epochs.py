@@ -137,7 +137,7 @@ def _stage(config, data: TrainingData, model: "keras.Model", epoch: int, folder:
         found = features.features(model, data.images, rows, folder.parent / FEATURES)
         stage = Stage(name, split_model(model)[1], found)
     steps = _steps(config, data.shown)
-    # Vectors are gathered for a whole epoch, which is then one execution.
+    # An epoch on vectors is one execution.
     at_once = steps if stage.model is not model and len(stage.inputs.shape) == 2 else 1
     compile_model(stage.model, config, epochs, steps, at_once)
     return stage

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from covidtf.training.batches import Batches
-from covidtf.training.devices import feed, feed_arrays, keras
+from covidtf.training.devices import feed, keras
 from covidtf.training.many_heads import OPTIMIZERS, Maps, Vectors, seed_dropout
 from covidtf.training.networks import NETWORKS, head_layers
 
 __all__ = ["first_weights", "logits", "run_epoch", "seed_dropout", "train_heads"]
+
+TOGETHER = 64  # batches of vectors that are read at once
 
 Follow = Callable[[int, int, int, float, np.ndarray, list[np.ndarray]], None]
 
@@ -23,17 +25,13 @@ def run_epoch(
     Args:
         head: The second of `networks.split_model`, compiled. With `steps_per_execution` set to the steps of
             an epoch, an epoch on vectors takes half the time.
-        features: `features.Features` or an array, one row per image. Vectors are gathered for the whole
-            epoch, feature maps batch by batch.
+        features: `features.Features` or an array, one row per image.
         labels: Class index per image.
         order: Rows in the order shown; the last batch may be smaller.
     Returns:
         The mean loss over the epoch, while weights change.
     """
-    if len(features.shape) == 2:
-        shown = feed_arrays(features[order], labels[order], batch_size)
-    else:
-        shown = feed(Batches(features, labels, order, batch_size))
+    shown = feed(Batches(features, labels, order, batch_size), TOGETHER if len(features.shape) == 2 else 1)
     return float(head.fit(**shown, shuffle=False, verbose=0, callbacks=list(callbacks)).history["loss"][0])
 
 

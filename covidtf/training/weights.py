@@ -4,6 +4,8 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import numpy as np
+
 from covidtf.files import DataError, sha256
 from covidtf.training.devices import keras
 
@@ -34,7 +36,8 @@ def load(model: "keras.Model", folder: Path) -> None:
     """Read `best.weights.h5` into a model of the same network and classes.
 
     Raises:
-        DataError: If the file is absent, cut short or of another model; names it.
+        DataError: If the file is absent, cut short, of another model, or a number in it is not finite; names
+            it and the tensor.
     """
     try:
         with warnings.catch_warnings():
@@ -43,3 +46,7 @@ def load(model: "keras.Model", folder: Path) -> None:
             model.load_weights(folder / WEIGHTS)
     except (OSError, ValueError, KeyError, UserWarning) as error:
         raise DataError(f"{folder / WEIGHTS}: not weights of this {model.name}: {error}") from error
+    for variable, value in zip(model.weights, model.get_weights(), strict=True):
+        # Not left to the scores: a ReLU turns NaN into 0.
+        if not np.isfinite(value).all():
+            raise DataError(f"{folder / WEIGHTS}: {variable.path} is not finite")

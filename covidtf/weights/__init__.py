@@ -112,12 +112,21 @@ def _from_file(model, weights: str, classes: list[str]) -> dict[str, object]:
         tensors, metadata = safetensors_files.read(file)
     else:
         tensors = torch_files.read(file)
-    try:
-        theirs = json.loads(metadata.get("classes", "null"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{file}: `classes` in its metadata must be JSON: {error}") from error
+    if metadata.get("network", model.name) != model.name:
+        raise ValueError(f"`weights` must be of a {model.name}. Received: {file}, a {metadata['network']}")
+    theirs = _classes(metadata.get("classes", "null"), file)
     said = "classes that it does not name" if theirs is None else _shown(theirs)
     return _take(model, file, tensors, theirs == classes, file.name, said)
+
+
+def _classes(text: str, file: Path) -> list[str] | None:
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{file}: `classes` in its metadata must be JSON: {error}") from error
+    if found is not None and not (isinstance(found, list) and all(isinstance(x, str) for x in found)):
+        raise DataError(f"{file}: `classes` in its metadata must be a list of names. Received: {text:.200}")
+    return found
 
 
 def _take(model, file: Path, tensors: dict, kept: bool, source: str, said: str) -> dict[str, object]:
@@ -161,8 +170,10 @@ def finished_run(folder: Path) -> dict:
     from covidtf.training.weights import RECORD, WEIGHTS, changed
 
     if not (folder / RECORD).is_file():
-        raise DataError(f"{folder}: `weights` must be 'none' or a finished run's folder; {RECORD} is missing")
+        raise DataError(f"`weights`: {folder} is not the folder of a finished run, {RECORD} is missing")
     record = read_json(folder / RECORD)
+    if not {"network", "classes"} <= set(record.get("settings", {})):
+        raise DataError(f"{folder / RECORD}: not the record of a finished run: no network or classes in it")
     if not (folder / WEIGHTS).is_file():
         raise DataError(f"{folder / WEIGHTS}: no such file; weights are not published, train that run first")
     if WEIGHTS in changed(folder, record):
