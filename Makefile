@@ -5,16 +5,17 @@ RUN := $(VENV)/bin/python
 JAX := .venv-jax
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test test-jax lint lab clean
+.PHONY: help install reproduce test test-openvino test-jax lint lab clean
 
 help:
-	@echo "make reproduce   phantoms -> networks -> report, without a question (about 10 minutes on 2 cores)"
-	@echo "make test        the whole test suite, every notebook once in smoke size"
-	@echo "make test-jax    networks and training on JAX, in an environment without TensorFlow"
-	@echo "make lab         JupyterLab on the notebooks"
-	@echo "make install     only the virtual environment"
-	@echo "make clean       remove .venv, .venv-jax and runs/, with all that was trained there"
-	@echo "make lint        ruff on modules and notebooks"
+	@echo "make reproduce       phantoms -> networks -> report, without a question (about 10 minutes on 2 cores)"
+	@echo "make test            the whole test suite, every notebook once in smoke size"
+	@echo "make test-openvino   scoring, with OpenVINO installed"
+	@echo "make test-jax        networks and training on JAX, in an environment without TensorFlow"
+	@echo "make lab             JupyterLab on the notebooks"
+	@echo "make install         only the virtual environment"
+	@echo "make clean           remove .venv, .venv-jax and runs/, with all that was trained there"
+	@echo "make lint            ruff on modules and notebooks"
 
 install: $(VENV)/installed
 
@@ -32,6 +33,11 @@ reproduce: install
 
 test: install
 	$(RUN) -m pytest
+
+# With the engine that is optional: without it, its tests skip.
+test-openvino: install
+	$(RUN) -m uv pip install --python $(RUN) --constraint requirements.txt --editable ".[openvino]"
+	$(RUN) -m pytest tests/test_scoring.py
 
 test-jax: $(JAX)/installed
 	KERAS_BACKEND=jax $(JAX)/bin/python -m pytest tests/test_networks.py tests/test_training.py

@@ -1,7 +1,8 @@
 """Are the networks PyTorch's? The same parameters and images in both: logits, loss and gradient.
 
 `python -m benchmarks.compare_torch [NETWORK ...]` needs torch; `KERAS_BACKEND=jax` compares with JAX. Prints
-a line per network and ends with exit status 1 if a difference is above its limit:
+a line per network, appends the difference of logits to the table, and ends with exit status 1 if a difference
+is above its limit:
 
 - logits: largest |Keras - torch| over largest |torch|, at 224 pixels, normalised by stored statistics;
 - loss: relative, of a batch in training (normalised by the batch, without dropout);
@@ -18,6 +19,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks import torch_networks
+from benchmarks.record import record
 from covidtf.training.devices import environment, keras
 from covidtf.training.networks import build
 from covidtf.weights.convert import tensors_of
@@ -38,6 +40,8 @@ def main() -> None:
     for network in parser.parse_args().networks or torch_networks.NETWORKS:
         differences = compare(network)
         print(f"{network}:", ", ".join(f"{name} {x:.1e}" for name, x in differences.items()), flush=True)
+        name = f"logit_difference_{network}_{found['backend']}"
+        record(name, differences["logits"], "of the largest", f"PyTorch {torch.__version__}, {SIZE} px")
         # NaN, too, is to fail.
         failed |= not all(differences[name] <= limit for name, limit in LIMITS.items())
     sys.exit(int(failed))

@@ -268,12 +268,12 @@ def test_an_engine_that_is_not_installed_says_how_to_get_it(trained, tmp_path, m
         "openvino",
     ]
     assert main(list(map(str, command))) == 1
-    assert "pip install covidtf[openvino]" in capsys.readouterr().err
+    assert "pip install -e '.[openvino]'" in capsys.readouterr().err
 
 
 def test_openvino_gives_keras_scores_to_a_thousandth(experiment, tmp_path):
     """All scores are within 1e-3 of Keras', and the second call, which exports nothing, gives the same."""
-    pytest.importorskip("openvino", reason="needs the optional extra covidtf[openvino]")
+    pytest.importorskip("openvino", reason="needs the optional extra; see `make test-openvino`")
     tables = []
     for name, engine in (("k", "keras"), ("a", "openvino"), ("b", "openvino")):
         inputs, out = [experiment / "files"], tmp_path / f"{name}.csv"
@@ -293,7 +293,7 @@ def test_openvino_gives_keras_scores_to_a_thousandth(experiment, tmp_path):
 
 def test_an_exported_network_needs_no_keras(experiment, tmp_path):
     """A process that scores with an exported network imports neither Keras nor TensorFlow."""
-    pytest.importorskip("openvino", reason="needs the optional extra covidtf[openvino]")
+    pytest.importorskip("openvino", reason="needs the optional extra; see `make test-openvino`")
     scoring.score(experiment / "run", [experiment / "files"], tmp_path / "a.csv", "openvino")
     command = ["predict", experiment / "run", experiment / "files", "--out", tmp_path / "b.csv"]
     command = [*map(str, command), "--engine", "openvino"]
@@ -311,7 +311,7 @@ assert not {{"keras", "tensorflow"}} & set(sys.modules)
 
 def test_an_export_that_deviates_is_refused(experiment, monkeypatch):
     """Scores further from Keras' than the tolerance are an error, and no export is left behind."""
-    pytest.importorskip("openvino", reason="needs the optional extra covidtf[openvino]")
+    pytest.importorskip("openvino", reason="needs the optional extra; see `make test-openvino`")
     trained = scoring.read(experiment / "run")
     load = engines.load_network
 
@@ -330,7 +330,7 @@ def test_an_export_that_deviates_is_refused(experiment, monkeypatch):
 
 def test_bfloat16_is_used_only_where_it_keeps_the_scores(trained, monkeypatch):
     """bfloat16 that moves logits is left for float32, even where scores are saturated; else it is taken."""
-    pytest.importorskip("openvino", reason="needs the optional extra covidtf[openvino]")
+    pytest.importorskip("openvino", reason="needs the optional extra; see `make test-openvino`")
     monkeypatch.setattr(engines, "_has_bfloat16", lambda: True)
     images, wanted = np.zeros((2, 4, 4, 1), np.uint8), np.array([[30.0, -30.0]] * 2)
 

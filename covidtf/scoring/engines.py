@@ -54,7 +54,7 @@ def openvino_engine(trained: Trained, first: np.ndarray) -> Engine:
     try:
         import openvino
     except ImportError as error:
-        message = "engine 'openvino' needs a package that is not installed: pip install covidtf[openvino]"
+        message = "engine 'openvino' needs a package that is not installed: pip install -e '.[openvino]'"
         raise ImportError(message) from error
     path = trained.folder / f"openvino-{_key(trained)}" / "model.xml"
     if not path.is_file():
