@@ -399,12 +399,22 @@ def test_more_than_two_classes(tmp_path):
     assert history["val_auroc"].between(0, 1).all()
 
 
-def test_mixed_precision_trains(tmp_path):
-    """A mixed run is recorded as such, and its scores are still a distribution."""
-    train(settings(mixed_precision=True, epochs=1, head_epochs=0), prepare(), tmp_path)
-    assert read_json(tmp_path / "training.json")["origin"]["environment"]["precision"].startswith("mixed_")
-    table = predictions.read(tmp_path / "predictions.csv")
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains_and_resumes(policy, tmp_path, monkeypatch):
+    """A CPU's and a GPU's policy are recorded, give distributions, and go on with the same bytes."""
+    for module in (training, devices):
+        monkeypatch.setattr(module, "precision", lambda mixed: policy if mixed else "float32")
+    config = settings(mixed_precision=True, epochs=3, head_epochs=0, weights="none")
+    train(config, prepare(), tmp_path / "whole")
+    record = read_json(tmp_path / "whole" / "training.json")
+    assert record["settings"]["precision"] == record["origin"]["environment"]["precision"] == policy
+    table = predictions.read(tmp_path / "whole" / "predictions.csv")
     np.testing.assert_allclose(table[["score_COVID-19", "score_non-COVID"]].sum(axis=1), 1, atol=1e-6)
+    with monkeypatch.context() as patch, pytest.raises(CrashError):
+        crash(patch, checkpoints, "save", 2, after=True)
+        train(config, prepare(), tmp_path / "cut")
+    train(config, prepare(), tmp_path / "cut")
+    assert sha256(tmp_path / "cut/predictions.csv") == sha256(tmp_path / "whole/predictions.csv")
 
 
 def test_copies_say_how_often_an_image_is_shown():
