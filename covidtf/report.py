@@ -122,8 +122,8 @@ def update_documents(check: bool = False) -> list[Path]:
     """Fill every `<!-- from: KEY -->...<!-- end -->` of the documents from the files under results/.
 
     Keys: `results EXPERIMENT`, `within SOURCE of EXPERIMENT`, `transfer EXPERIMENT`,
-    `beside-published EXPERIMENT`, `csv PATH`, `benchmark NAME`, `benchmarks`,
-    `shipped NETWORK-NAME METRIC`,
+    `beside-published EXPERIMENT`, `csv PATH`, `benchmarks`, `benchmark NAME`, `benchmark START*` (the largest
+    of several), `shipped NETWORK-NAME METRIC`,
     `value EXPERIMENT NETWORK COLUMN` and `published NETWORK VERSION QUANTITY`, both with dashes for blanks
     in the network.
 
@@ -203,11 +203,12 @@ def _published(network: str, version: str, quantity: str) -> str:
 
 
 def _benchmark(name: str) -> str:
-    table = pd.read_csv(ROOT / "benchmarks" / "results.csv")
-    rows = table[table["name"] == name]
-    if rows.empty:
+    """The latest measurement of this name; `NAME*` is the largest of the latest of all that start so."""
+    table = pd.read_csv(ROOT / "benchmarks" / "results.csv").drop_duplicates("name", keep="last")
+    wanted = table["name"].str.startswith(name[:-1]) if name.endswith("*") else table["name"] == name
+    if not wanted.any():
         raise DataError(f"no benchmark {name!r}. Received: {sorted(set(table['name']))}")
-    return f"{rows['value'].iloc[-1]:.3g}"
+    return f"{table.loc[wanted, 'value'].max():.3g}"
 
 
 def _shipped(stem: str, metric: str) -> str:

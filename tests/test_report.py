@@ -54,6 +54,17 @@ def test_documents_are_filled_once_and_kept(results):
     assert report.update_documents() == []
 
 
+def test_a_benchmark_is_the_latest_or_the_largest_of_several(results):
+    """A name gives its last measurement, a beginning the largest of the last ones of each name."""
+    (results / "benchmarks").mkdir()
+    (results / "benchmarks" / "results.csv").write_text("name,value\na_1,9\na_1,2\na_2,3\nb,4\n")
+    document = results / "README.md"
+    document.write_text("<!-- from: benchmark a_1 --><!-- end --> <!-- from: benchmark a_* --><!-- end -->\n")
+    report.update_documents()
+    assert "a_1 -->2<!--" in document.read_text()
+    assert "a_* -->3<!--" in document.read_text()
+
+
 @pytest.mark.parametrize(
     "key", ["results absent", "nothing x", "value tiny ResNet99 auroc", "value tiny", "csv absent.csv"]
 )
