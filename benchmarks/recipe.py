@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -191,7 +192,7 @@ def plain_runs(options: argparse.Namespace) -> None:
         set_trained_part(model, "head")
         compile_model(model, settings, options.grid_epochs, steps=1)
         seconds = {}
-        for name, work in (("fit", model.fit), ("predict", model.predict)):
+        for name, work in (("fit", partial(model.fit, shuffle=False)), ("predict", model.predict)):
             rows = (train if name == "fit" else val)[: TIMED * BATCH]
             shown = batches.Batches(data.images, data.labels, rows, BATCH)
             work(**feed(shown), verbose=0)
