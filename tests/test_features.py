@@ -167,7 +167,7 @@ def test_a_cache_cut_while_it_is_read_is_refused(images, tmp_path):
 
 def test_an_interrupted_pass_leaves_nothing(images, tmp_path, monkeypatch):
     """After an error in the second batch there is no file; the next call removes what a killed one left."""
-    calls, real = [], module._forward
+    calls, real = [], module.forward
 
     def breaking(backbone):
         forward = real(backbone)
@@ -181,7 +181,7 @@ def test_an_interrupted_pass_leaves_nothing(images, tmp_path, monkeypatch):
         return step
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(module, "_forward", breaking)
+        patch.setattr(module, "forward", breaking)
         features(network(), images, ROWS, tmp_path, batch_size=2)
     assert not list(tmp_path.glob("*/*npy*")) + list(tmp_path.glob("*/.*npy*"))
     (folder,) = tmp_path.iterdir()

@@ -23,14 +23,17 @@ Engine = Callable[[np.ndarray], np.ndarray]
 def keras_engine(trained: Trained, first: np.ndarray) -> Engine:
     """The network in Keras, on the backend that it is set to: uint8 images to logits.
 
+    In float32 batch normalisations are folded into the convolutions before them (`features.fold`).
+
     Args:
         trained: The run.
         first: The first batch of images; not used.
     Raises:
         DataError: If the weights are not of this network.
     """
-    model = load_network(trained, trained.precision)
-    return lambda images: np.asarray(model.predict_on_batch(images))
+    from covidtf.training.features import forward
+
+    return forward(load_network(trained, trained.precision))
 
 
 def openvino_engine(trained: Trained, first: np.ndarray) -> Engine:

@@ -5,6 +5,7 @@ import json
 import os
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,15 @@ def fold(model: "keras.Model") -> "keras.Model":
     return folded
 
 
+def forward(model: "keras.Model") -> Callable[[np.ndarray], np.ndarray]:
+    """The model in inference mode as a function of a batch, folded (`fold`) if all of it is in float32."""
+    if all(layer.dtype_policy.name == "float32" for layer in model.layers):
+        model = fold(model)
+    # XLA halves the speed of TensorFlow's CPU steps.
+    model.compile(jit_compile=False if keras.backend.backend() == "tensorflow" else "auto")
+    return model.predict_on_batch
+
+
 def _fold(values: list[np.ndarray], norm: "keras.Layer") -> list[np.ndarray]:
     """Kernel and bias of a convolution with the normalisation after it in them."""
     gamma, beta, mean, variance = (value.astype(np.float64) for value in norm.get_weights())
@@ -170,14 +180,14 @@ class _Cache:
         names, rows = list(missing), np.array(list(missing.values()))
         path = self.folder / f"{hashlib.sha256(b''.join(names)).hexdigest()[:16]}.npy"
         header = np.lib.format.header_data_from_array_1_0(np.empty(0, self.record)) | {"shape": (len(rows),)}
-        forward = _forward(backbone)
+        compute = forward(backbone)
         with atomic(path) as temporary, temporary.open("wb") as file:
             np.lib.format.write_array_header_2_0(file, header)
             for start in progress(range(0, len(rows), batch_size), backbone.name):
                 part = rows[start : start + batch_size]
                 padded = np.pad(part, (0, batch_size - len(part)), mode="edge")
                 table = np.empty(len(part), self.record)
-                table["features"] = forward(images[padded])[: len(part)]
+                table["features"] = compute(images[padded])[: len(part)]
                 finite = np.isfinite(table["features"]).reshape(len(part), -1).all(axis=1)
                 if not finite.all():
                     raise FloatingPointError(
@@ -202,15 +212,6 @@ class _Cache:
                         f"{self.files[file[row]]}: a damaged feature cache, delete it: checksum differs"
                     )
         return values
-
-
-def _forward(backbone):
-    """The backbone as a function of a batch, compiled as training compiles."""
-    if all(layer.dtype_policy.name == "float32" for layer in backbone.layers):
-        backbone = fold(backbone)
-    # XLA halves the speed of TensorFlow's CPU steps.
-    backbone.compile(jit_compile=False if keras.backend.backend() == "tensorflow" else "auto")
-    return backbone.predict_on_batch
 
 
 def _about(network: str, backbone: "keras.Model", batch_size: int) -> dict[str, object]:
