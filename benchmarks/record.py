@@ -40,8 +40,8 @@ def record(
 
 def machine() -> str:
     """Processor and number of cores."""
-    # Linux only, as the measured peaks of memory.
-    found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    told = Path("/proc/cpuinfo")
+    found = told.is_file() and re.search(r"model name\s*: (.+)", told.read_text(encoding="utf-8"))
     return f"{found[1] if found else platform.machine()}, {os.cpu_count()} cores"
 
 

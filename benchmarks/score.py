@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def main() -> None:
 
 
 def copy_run(run: Path, folder: Path) -> None:
-    """A copy of a run, to export into, that needs no data set beside it."""
+    """A copy of a run, to export into."""
     shutil.copytree(run, folder, ignore=shutil.ignore_patterns("openvino-*"))
 
 
@@ -98,15 +99,17 @@ def measure(folder: Path, paths: list[Path], rounds: int) -> None:
     # Exports in a process of its own, or TensorFlow's memory would count as the engine's.
     first_result(folder, paths[:64], "openvino")
     sides = {name: Side(name, folder) for name in ("torch", *NAMES)}
+    (exported,) = run.glob("openvino-*/model.xml")
+    precision = ET.parse(exported).find(".//rt_info/covidtf/precision").get("value")
     for name, files in lists.items():
-        compare(sides, name, f"PyTorch, {trained.network}, {describe(files)}", rounds)
+        compare(sides, name, f"PyTorch, {trained.network}, {describe(files)}", precision, rounds)
     peaks = {name: side.close() for name, side in sides.items()}
     for name in NAMES:
         record(f"score_peak_mb_{name}", peaks[name], "MB", f"PyTorch: {peaks['torch']:.0f} MB")
         record(f"first_result_seconds_{name}", first_result(folder, paths, name), "s", trained.network)
 
 
-def compare(sides: dict[str, "Side"], files: str, against: str, rounds: int) -> None:
+def compare(sides: dict[str, "Side"], files: str, against: str, precision: str, rounds: int) -> None:
     """Let the sides take turns on a list of files; end here if scores differ where pixels are the same."""
     for side in sides.values():
         side.work(files)
@@ -124,6 +127,7 @@ def compare(sides: dict[str, "Side"], files: str, against: str, rounds: int) -> 
         ratios = [theirs / ours for theirs, ours in zip(seconds["torch"], seconds[name], strict=True)]
         row = row if files == "small" else row.replace("score_", "score_large_")
         differ = f"scores differ by at most {differences[name]:.1e}"
+        differ += f", in {precision}" if name == "openvino" else ""
         record(row, statistics.median(ratios), "x", f"{against}; {differ}")
 
 

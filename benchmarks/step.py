@@ -173,7 +173,7 @@ def _ours(network: str, images: np.ndarray, labels: np.ndarray, options) -> tupl
         rows = np.arange(steps * options.batch) % len(images)
         # The loss of the last step is read, so that all of them are done.
         shown = Batches(images, labels, rows, options.batch)
-        model.fit(**feed(shown), shuffle=False, verbose=0)
+        feed(model.fit, shown, shuffle=False, verbose=0)
 
     device = ", ".join(found["cards"]) or "CPU"
     return f"Keras {found['keras']}, {found['backend']}, {found['precision']}, {device}", start

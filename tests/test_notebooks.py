@@ -160,5 +160,6 @@ def test_real_sample_in_smoke_size(real_data, tmp_path):
 def test_command_is_recorded_without_private_paths(smoke_run):
     """The provenance tells how to run it again and names no folder of the user's."""
     record = runs.find(smoke_run / "smoke" / "phantom-xray")[0].provenance
+    assert record["started_from"] == {"weights": "none", "head": "new"}
     assert record["command"].startswith("python -m covidtf reproduce notebooks/params/phantom-xray.yaml")
     assert str(smoke_run) not in str(record)

@@ -161,10 +161,15 @@ def test_absent_data_or_experiment_is_said_before_a_folder_is_made(tmp_path, mon
 
 
 def test_two_runners_do_not_share_a_folder(params, counting_notebooks, tmp_path):
-    """A second process that runs the same experiment is told so."""
-    config = experiments.plan(params, {}, str(tmp_path / "out"))[0]
-    with files.locked(config.experiment_folder, "testing"), pytest.raises(DataError, match="another process"):
-        reproduce.run(params, {}, str(tmp_path / "out"))
+    """A second process that writes to one of the experiments, be it in a later step, is told so."""
+    plan = yaml.safe_load(params.read_text())
+    plan["steps"].append({"01_xray_dataset": {"experiment": "second"}})
+    params.write_text(yaml.safe_dump(plan))
+    for config in (experiments.plan(params, {}, str(tmp_path / "out"))[place] for place in (0, -1)):
+        locked = files.locked(config.experiment_folder, "testing")
+        with locked, pytest.raises(DataError, match="another process"):
+            reproduce.run(params, {}, str(tmp_path / "out"))
+    assert config.experiment == "second"
 
 
 def test_lost_output_is_made_again(params, counting_notebooks, tmp_path):

@@ -444,22 +444,51 @@ def test_an_epoch_shows_every_image_once_in_its_own_order():
     )
 
 
-def test_what_keras_is_fed_keeps_its_order_and_is_not_tuned():
-    """A network that only adds up pixels sees each row once, in order; no tuner is to be waited for."""
+@pytest.mark.parametrize(("size", "together"), [(5, 1), (5, 2), (2, 3), (20, 4)])
+def test_what_keras_is_fed_keeps_its_order(size, together):
+    """A network that only adds up pixels sees each row once, in order, however many are read together."""
     data = batches.read(prepare())
     pixels = keras.Input(data.images.shape[1:])
     model = keras.Model(pixels, keras.ops.sum(pixels, axis=(1, 2, 3)))
     rows = data.shown[::-1]
-    images, labels = data.images[rows], data.labels[rows]
-    for fed in (
-        devices.feed(batches.Batches(data.images, data.labels, rows, 5)),
-        devices.feed(batches.Batches(data.images, data.labels, rows, 2), together=3),
-    ):
-        sums = model.predict(**fed, verbose=0)
-        np.testing.assert_allclose(sums, images.sum(axis=(1, 2, 3)), rtol=1e-6)
-        if keras.backend.backend() == "tensorflow":
-            assert fed["x"].options().autotune.enabled is False
-            np.testing.assert_array_equal(np.concatenate([y for _, y in fed["x"]]), labels)
+    shown = batches.Batches(data.images, data.labels, rows, size)
+    sums = devices.feed(model.predict, shown, together, verbose=0)
+    np.testing.assert_allclose(sums, data.images[rows].sum(axis=(1, 2, 3)), rtol=1e-6)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.data is TensorFlow's")
+def test_no_tuner_is_to_be_waited_for():
+    """What `fit` gets from us on TensorFlow has pixels beside their labels, a length, and no tuning."""
+    data = batches.read(prepare())
+    shown = batches.Batches(data.images, data.labels, data.shown, 5)
+    dataset = devices.feed(lambda given: given, shown, 2)
+    assert dataset.options().autotune.enabled is False
+    assert int(dataset.cardinality()) == len(shown) == 3
+    for (images, labels), wanted in zip(dataset, (shown[index] for index in range(3)), strict=True):
+        np.testing.assert_array_equal(images, wanted[0])
+        np.testing.assert_array_equal(labels, wanted[1])
+
+
+def test_an_error_of_reading_a_batch_arrives_as_it_is():
+    """What the feature cache says of a file that was cut short is not turned into TensorFlow's words."""
+
+    class Broken(batches.Batches):
+        def __getitem__(self, index):
+            raise DataError("cache.npy: cut short")
+
+    data = batches.read(prepare())
+    model = build("Tiny", 2, size=SIZE)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    shown = Broken(data.images, data.labels, data.shown, 5)
+    with pytest.raises(DataError, match=r"cache\.npy: cut short"):
+        devices.feed(model.fit, shown, shuffle=False, verbose=0)
+
+
+def test_random_views_are_never_enlarged():
+    """Their crops follow from the number of the batch."""
+    views = batches.RandomViews(gradient(1), np.zeros(4, int), np.arange(4), 2, crop=0.5, flip=True, seed=[0])
+    with pytest.raises(TypeError, match="only plain batches can be enlarged"):
+        views.enlarged(2)
 
 
 def gradient(channels):
@@ -629,6 +658,7 @@ def test_training_goes_on_from_an_earlier_run(finished, tmp_path):
         (lambda folder: (folder / "best.weights.h5").unlink(), "best.weights.h5: no such file"),
         (lambda folder: os.truncate(folder / "best.weights.h5", 999), "not the weights that training.json"),
         (lambda folder: (folder / "training.json").write_text("{}"), "no network or classes in it"),
+        (lambda folder: write_json({"settings": None}, folder / "training.json"), "no network or classes"),
     ],
 )
 def test_unusable_weights_are_refused(finished, tmp_path, damage, message):

@@ -1,5 +1,6 @@
 """Images in class folders, as people keep them for a source task: a folder, or a zip of one."""
 
+import lzma
 import shutil
 import zipfile
 import zlib
@@ -48,6 +49,10 @@ def read_class_folders(folder: str | Path, source: str) -> tuple[pd.DataFrame, p
     return finish(source, root, rows, rejected)
 
 
+# RuntimeError: an encrypted member, an unknown compression. OSError: damaged bz2, a full disk.
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
+
+
 def unpack(archive: str | Path, folder: str | Path) -> Path:
     """Unpack a zip once; a finished folder is used again as long as the archive's sha256 is the same.
 
@@ -66,9 +71,8 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
             try:
                 with zipfile.ZipFile(archive) as opened:
                     _extract(opened, archive, folder)
-            # RuntimeError is an encrypted member, NotImplementedError an unknown compression.
-            except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-                raise DataError(f"{archive}: not a zip that can be read whole: {error}") from error
+            except _UNREADABLE as error:
+                raise DataError(f"{archive}: cannot be unpacked whole: {error}") from error
             write_json(digest, record)
     inside = [path for path in folder.iterdir() if path != record]
     return inside[0] if len(inside) == 1 and inside[0].is_dir() and inside[0].name != "train" else folder

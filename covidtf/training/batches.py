@@ -96,8 +96,16 @@ class Batches(keras.utils.PyDataset):
         return -(-len(self.rows) // self.batch_size)
 
     def enlarged(self, factor: int) -> "Batches":
-        """The same rows in batches that are so many times as large; 1 is this itself."""
-        return self if factor == 1 else Batches(self.images, self.labels, self.rows, factor * self.batch_size)
+        """The same rows in batches that are so many times as large; 1 is this itself.
+
+        Raises:
+            TypeError: If this is of a subclass, whose batches follow from their number.
+        """
+        if factor == 1:
+            return self
+        if type(self) is not Batches:
+            raise TypeError(f"only plain batches can be enlarged. Received: {type(self).__name__}")
+        return Batches(self.images, self.labels, self.rows, factor * self.batch_size)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         rows = self.rows[index * self.batch_size : (index + 1) * self.batch_size]

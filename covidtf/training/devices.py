@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def keep_memory() -> None:
     """Let glibc, where it is the allocator, keep what is freed for what comes next.
 
     It otherwise gives large arrays back to the kernel, which hands them out again page by page, zeroed: 17
-    thousand pages in each step of ResNet18. The peak stays as it was.
+    thousand pages in each step of ResNet18. It lasts for the process.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -100,34 +100,58 @@ def environment(mixed: bool = False) -> dict[str, object]:
     }
 
 
-def feed(batches, together: int = 1) -> dict[str, object]:
-    """Arguments of `fit` or `predict` that show these batches, without tf.data's tuner.
+def feed(work: Callable, batches, together: int = 1, **options):
+    """Call `fit` or `predict` on batches, without tf.data's tuner.
 
     The datasets that Keras makes for TensorFlow are tuned by a thread that sleeps 10, 20, 40 and so on
     milliseconds, and the end of an epoch waits for it to wake: an epoch could take twice as long as its work.
 
     Args:
+        work: A model's `fit` or `predict`.
         batches: `training.batches.Batches`; shown in its order.
         together: Batches that are read at once and divided then, for those that take longer to read than to
             learn from. JAX reads each alone.
+        options: Further arguments of `work`.
+    Returns:
+        What `work` returns.
+    Raises:
+        Exception: What reading a batch raised, which TensorFlow would turn into an error of its own.
     """
     if keras.backend.backend() != "tensorflow":
-        return {"x": batches}
-    data, read = _backend_module().data, batches.enlarged(together)
-    signature = tuple(
-        _backend_module().TensorSpec((None, *part.shape[1:]), part.dtype) for part in batches[0]
-    )
-    dataset = data.Dataset.from_generator(
-        lambda: (read[index] for index in range(len(read))), output_signature=signature
-    )
-    if together > 1:
+        return work(batches, **options)
+    failed: list[Exception] = []
+    dataset = _dataset(batches, batches.enlarged(together), failed)
+    try:
+        return work(dataset, **options)
+    except Exception as error:
+        if failed:
+            raise failed[0] from error
+        raise
+
+
+def _dataset(batches, read, failed: list[Exception]):
+    """Batches as a TensorFlow dataset, read from larger ones; an error of reading is kept in `failed`."""
+    tensorflow = _backend_module()
+    data = tensorflow.data
+
+    def generate():
+        try:
+            yield from (read[index] for index in range(len(read)))
+        except Exception as error:
+            failed.append(error)
+            raise
+
+    arrays = batches.images, batches.labels
+    signature = tuple(tensorflow.TensorSpec((None, *array.shape[1:]), array.dtype) for array in arrays)
+    dataset = data.Dataset.from_generator(generate, output_signature=signature)
+    if read is not batches:
         dataset = dataset.flat_map(
             lambda x, y: data.Dataset.from_tensor_slices((x, y)).batch(batches.batch_size)
         )
     options = data.Options()
     options.autotune.enabled = False
     counted = dataset.apply(data.experimental.assert_cardinality(len(batches)))
-    return {"x": counted.prefetch(2).with_options(options)}
+    return counted.prefetch(2).with_options(options)
 
 
 def fused_batch_norm(**arguments):

@@ -99,7 +99,7 @@ def logits(
     unused = np.zeros(len(images), dtype=np.int64)
     shown = Batches(images, unused, rows, batch_size)
     after = keras.callbacks.LambdaCallback(on_predict_batch_end=lambda batch, logs=None: follow())
-    return np.asarray(model.predict(**feed(shown), verbose=0, callbacks=[after]))
+    return np.asarray(feed(model.predict, shown, verbose=0, callbacks=[after]))
 
 
 def _auroc(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -155,7 +155,7 @@ def _run_epoch(config, data: TrainingData, model: "keras.Model", stage: Stage, e
     if stage.model is model:
         shown = _shown(config, data, order, epoch)
         # Keras would otherwise shuffle the batches once more, from Python's global random state.
-        fitted = model.fit(**feed(shown), shuffle=False, verbose=0, callbacks=[follow])
+        fitted = feed(model.fit, shown, shuffle=False, verbose=0, callbacks=[follow])
         loss = fitted.history["loss"][0]
         scores = logits(model, data.images, data.val, config.batch_size, bar.update)
     else:

@@ -26,7 +26,10 @@ class Features:
 
     Attributes:
         shape: `(images, *features)`: `(n, 512)` for ResNet18's, `(n, height, width, 512)` for SqueezeNet's.
+        dtype: float32.
     """
+
+    dtype = np.dtype("<f4")
 
     def __init__(self, files: list[Path], file: np.ndarray, offset: np.ndarray, shape: tuple[int, ...]):
         self.files, self.file, self.offset = files, file, offset
@@ -45,7 +48,7 @@ class Features:
         rows = np.asarray(rows)
         if (self.file[rows] < 0).any():
             raise IndexError(f"no features of image {rows[self.file[rows] < 0][0]} were asked for")
-        values = np.empty((len(rows), *self.shape[1:]), "<f4")
+        values = np.empty((len(rows), *self.shape[1:]), self.dtype)
         for index in np.unique(self.file[rows]):
             # Read, not mapped: a mapping would count as memory, and end the process where a file shrinks.
             with self.files[index].open("rb", buffering=0) as opened:

@@ -31,8 +31,12 @@ def run_epoch(
     Returns:
         The mean loss over the epoch, while weights change.
     """
-    shown = feed(Batches(features, labels, order, batch_size), TOGETHER if len(features.shape) == 2 else 1)
-    return float(head.fit(**shown, shuffle=False, verbose=0, callbacks=list(callbacks)).history["loss"][0])
+    shown, together = (
+        Batches(features, labels, order, batch_size),
+        TOGETHER if len(features.shape) == 2 else 1,
+    )
+    fitted = feed(head.fit, shown, together, shuffle=False, verbose=0, callbacks=list(callbacks))
+    return float(fitted.history["loss"][0])
 
 
 def logits(head: "keras.Model", features, rows: np.ndarray, batch_size: int = 20) -> np.ndarray:

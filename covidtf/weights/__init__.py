@@ -172,7 +172,7 @@ def finished_run(folder: Path) -> dict:
     if not (folder / RECORD).is_file():
         raise DataError(f"`weights`: {folder} is not the folder of a finished run, {RECORD} is missing")
     record = read_json(folder / RECORD)
-    if not {"network", "classes"} <= set(record.get("settings", {})):
+    if not {"network", "classes"} <= set(record.get("settings") or {}):
         raise DataError(f"{folder / RECORD}: not the record of a finished run: no network or classes in it")
     if not (folder / WEIGHTS).is_file():
         raise DataError(f"{folder / WEIGHTS}: no such file; weights are not published, train that run first")

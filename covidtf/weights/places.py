@@ -87,7 +87,7 @@ def check(weights: str, network: str) -> None:
 def check_network(folder: Path, network: str) -> None:
     """Raise a ValueError if the run that lies in `folder` trained another network."""
     record = folder / "training.json"
-    settings = read_json(record).get("settings", {}) if record.is_file() else {}
+    settings = (read_json(record).get("settings") or {}) if record.is_file() else {}
     found = settings.get("network", network)
     if found != network:
         raise ValueError(f"`weights` must be of a {network}. Received: {folder}, a {found}")
