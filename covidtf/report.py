@@ -123,7 +123,7 @@ def update_documents(check: bool = False) -> list[Path]:
 
     Keys: `results EXPERIMENT`, `within SOURCE of EXPERIMENT`, `transfer EXPERIMENT`,
     `beside-published EXPERIMENT`, `csv PATH`, `benchmarks`, `benchmark NAME`, `benchmark START*` (the largest
-    of several), `shipped NETWORK-NAME METRIC`,
+    of several), `shipped NETWORK-NAME METRIC`, `test RUN-FOLDER METRIC`,
     `value EXPERIMENT NETWORK COLUMN` and `published NETWORK VERSION QUANTITY`, both with dashes for blanks
     in the network.
 
@@ -216,6 +216,10 @@ def _shipped(stem: str, metric: str) -> str:
     return evaluation.text(record["test"][metric])
 
 
+def _test(folder: str, metric: str) -> str:
+    return evaluation.text(read_json(ROOT / folder / "metrics.json")["test"][metric])
+
+
 def _benchmarks() -> str:
     """The latest measurement of each name."""
     table = pd.read_csv(ROOT / "benchmarks" / "results.csv", dtype=str).drop_duplicates("name", keep="last")
@@ -234,6 +238,7 @@ _KEYS: dict[str, Callable[..., str]] = {
     "benchmark": _benchmark,
     "benchmarks": _benchmarks,
     "shipped": _shipped,
+    "test": _test,
 }
 
 

@@ -113,10 +113,15 @@ def test_what_readme_says_of_phantoms_holds():
     assert ((others["auroc_low"] < 0.5) & (others["auroc_high"] > 0.5)).all()
 
 
+def transfer_table(experiment):
+    """Rows of a published comparison, over all sources and within one."""
+    table = pd.read_csv(RESULTS / experiment / "09_transfer" / "transfer.csv")
+    return [table[table["part"] == part] for part in ("all sources", "covid-chestxray-dataset")]
+
+
 def test_what_readme_says_of_transfer_holds():
     """Tiny ImageNet, also before phantoms, gains over all sources, ChestX-ray14 not; within one none does."""
-    table = pd.read_csv(RESULTS / "xray-transfer" / "09_transfer" / "transfer.csv")
-    overall, within = (table[table["part"] == part] for part in ("all sources", "covid-chestxray-dataset"))
+    overall, within = transfer_table("xray-transfer")
     gains = overall["start"].isin(["Tiny ImageNet", "phantom after Tiny ImageNet"])
     assert gains.sum() == 6
     assert (overall.loc[gains, "gain_low"] > 0).all()
@@ -129,3 +134,17 @@ def test_what_readme_says_of_transfer_holds():
     means = overall.pivot_table(index="start", columns="strategy", values="auroc").dropna(subset="last layer")
     assert len(means) == 3
     assert ((means["last layer"] - means["all layers"]).abs() < 0.02).all()
+
+
+def test_what_readme_says_of_resnet18s_transfer_holds():
+    """No gain over all sources, none within one; from random weights as good as SqueezeNet's best start."""
+    overall, within = transfer_table("xray-transfer-resnet18")
+    for rows in (overall, within):
+        assert rows["gain"].notna().sum() == 9
+        assert not (rows["gain_low"] > 0).any()
+    assert (within["auroc_low"] < 0.5).all()
+    scratch = overall.set_index("start").loc["random weights", "auroc"]
+    assert scratch >= transfer_table("xray-transfer")[0]["auroc"].max()
+    means = overall.pivot_table(index="start", columns="strategy", values="auroc").dropna(subset="last layer")
+    assert len(means) == 3
+    assert ((means["last layer"] - means["all layers"]).abs() < 0.04).all()
