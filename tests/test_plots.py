@@ -119,7 +119,8 @@ def test_sweep_draws_the_intervals_that_were_asked_for(method):
     """Lines are the fractions; bands are the named intervals, cut to what a fraction can be."""
     table = thresholds.sweep(run().query("split == 'test'"), draws=50)
     _, ax = plt.subplots()
-    plots.sweep(ax, table, method, chosen=0.3)
+    plots.sweep(ax, table, method, chosen=0.03)
+    assert ax.get_xlim()[0] < 0.03
     assert ax.lines[0].get_ydata() == pytest.approx(table["sensitivity"])
     band = ax.collections[0].get_paths()[0].vertices[:, 1]
     assert band.min() == pytest.approx(max(0, table[f"sensitivity_{method}_low"].min()))

@@ -156,7 +156,8 @@ def sweep(ax: Axes, table: pd.DataFrame, method: str = "patients", chosen: float
         ax.axvline(chosen, **(_RULE | {"color": "black"}), label=f"Chosen on val: {chosen:.2f}")
     names = {"patients": "by patient", "wilson": "Wilson", "normal": "normal approximation"}
     ax.set(xlabel="Cut-off threshold", ylabel=f"Fraction (95 % CI, {names[method]})", ylim=(0, 1.02))
-    ax.set_xlim(float(table["threshold"].min()), float(table["threshold"].max()))
+    # All of it, because the chosen threshold may lie outside of those in the table.
+    ax.set_xlim(0, 1)
     # Below the axes: inside, it would cover a curve somewhere.
     ax.legend(loc="upper left", bbox_to_anchor=(0, -0.24), borderaxespad=0)
 
