@@ -31,10 +31,8 @@ def run_epoch(
     Returns:
         The mean loss over the epoch, while weights change.
     """
-    shown, together = (
-        Batches(features, labels, order, batch_size),
-        TOGETHER if len(features.shape) == 2 else 1,
-    )
+    shown = Batches(features, labels, order, batch_size)
+    together = TOGETHER if len(features.shape) == 2 else 1
     fitted = feed(head.fit, shown, together, shuffle=False, verbose=0, callbacks=list(callbacks))
     return float(fitted.history["loss"][0])
 
