@@ -143,6 +143,9 @@ def test_what_readme_says_of_resnet18s_transfer_holds():
         assert rows["gain"].notna().sum() == 9
         assert not (rows["gain_low"] > 0).any()
     assert (within["auroc_low"] < 0.5).all()
+    worse = within[within["gain_high"] < 0]
+    assert worse[["start", "strategy"]].to_numpy().tolist() == [["phantom after Tiny ImageNet", "last layer"]]
+    assert (within["auroc_high"] > 0.5).all()
     scratch = overall.set_index("start").loc["random weights", "auroc"]
     assert scratch >= transfer_table("xray-transfer")[0]["auroc"].max()
     means = overall.pivot_table(index="start", columns="strategy", values="auroc").dropna(subset="last layer")
