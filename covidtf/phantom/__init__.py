@@ -1,10 +1,10 @@
-"""The embedded data set: X-rays of phantoms, made-up chests that test code and are no evidence."""
+"""The embedded data set: X-rays and CTs of phantoms, made-up chests that test code and are no evidence."""
 
 import contextlib
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,42 +71,59 @@ def write_xrays(folder: str | Path, patients: int = 250, images_per_patient: int
     settings = {**given, "shortcut": shortcut, "masks": masks, "version": VERSION, "kind": "phantom X-rays"}
     jobs = [_Job(folder, patient, finding, images_per_patient, seed, shortcut, size, masks)
             for patient, finding in enumerate(_mix(patients, seed))]  # fmt: skip
-    if not _complete(folder, settings):
-        with locked(folder, "writing phantoms"):
-            # Asked again: another process may have finished it just now.
-            if not _complete(folder, settings):
-                _write(folder, settings, jobs, min(workers, patients))
+    names = ("metadata.csv", "images", "masks")
+    fill(folder, settings, names, _has_images, lambda: _write(folder, jobs, min(workers, patients)))
     return folder / "metadata.csv"
 
 
-def _write(folder: Path, settings: dict, jobs: list[_Job], workers: int) -> None:
-    _clear(folder)
-    write_json(settings, folder / "settings.json")
-    with _mapper(workers) as apply:
+def fill(folder: Path, settings: dict, names: tuple[str, ...], whole: Callable[[Path, dict], bool],
+         write: Callable[[], None]) -> None:  # fmt: skip
+    """Fill `folder` with a set of phantoms, alone and from scratch, unless it holds just that set.
+
+    Args:
+        folder: Made if absent.
+        settings: Go to `settings.json`; `kind` tells sets apart.
+        names: What a set of this kind consists of. The first is its table, written last and removed first.
+        whole: Whether all files of the set in a folder with these settings are there.
+        write: Writes the set.
+    Raises:
+        DataError: The folder holds another kind of set or something else of these names, or another process
+            is writing to it.
+    """
+    if not _complete(folder, settings, names[0], whole):
+        with locked(folder, "writing phantoms"):
+            # Asked again: another process may have finished it just now.
+            if not _complete(folder, settings, names[0], whole):
+                _clear(folder, names, settings["kind"])
+                write_json(settings, folder / "settings.json")
+                write()
+
+
+def _write(folder: Path, jobs: list[_Job], workers: int) -> None:
+    with mapper(workers) as apply:
         visits = list(progress(apply(_write_patient, jobs), "phantom X-rays", total=len(jobs)))
     write_csv(pd.DataFrame([row for rows in visits for row in rows]), folder / "metadata.csv")
 
 
-def _complete(folder: Path, settings: dict) -> bool:
-    table = folder / "metadata.csv"
-    if not table.exists() or not (folder / "settings.json").exists():
+def _complete(folder: Path, settings: dict, table: str, whole: Callable[[Path, dict], bool]) -> bool:
+    if not (folder / table).exists() or not (folder / "settings.json").exists():
         return False
-    if read_json(folder / "settings.json") != settings:
-        return False
+    return read_json(folder / "settings.json") == settings and whole(folder, settings)
+
+
+def _has_images(folder: Path, settings: dict) -> bool:
     kinds = ("images", "masks") if settings["masks"] else ("images",)
-    names = pd.read_csv(table)["filename"]
+    names = pd.read_csv(folder / "metadata.csv")["filename"]
     return all((folder / kind / name).exists() for kind in kinds for name in names)
 
 
-def _clear(folder: Path) -> None:
+def _clear(folder: Path, names: tuple[str, ...], kind: str) -> None:
     """Remove an earlier set, its table first; refuse to touch what is not one."""
-    written = [folder / name for name in ("metadata.csv", "images", "masks") if (folder / name).exists()]
+    written = [folder / name for name in names if (folder / name).exists()]
     if written and not (folder / "settings.json").exists():
         raise DataError(f"{written[0]}: not written by covidtf; choose an empty folder for the phantoms")
-    if written and read_json(folder / "settings.json").get("kind") != "phantom X-rays":
-        raise DataError(
-            f"{folder / 'settings.json'}: not the settings of phantom X-rays; choose another folder"
-        )
+    if (folder / "settings.json").exists() and read_json(folder / "settings.json").get("kind") != kind:
+        raise DataError(f"{folder / 'settings.json'}: not the settings of {kind}; choose another folder")
     for path in written:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -125,7 +142,7 @@ def _endless(names: list[str]) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _mapper(workers: int) -> Iterator:
+def mapper(workers: int) -> Iterator:
     """Builtin `map`, or that of a pool of spawned processes, because TensorFlow does not survive a fork."""
     if workers == 1:
         yield map
