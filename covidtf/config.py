@@ -10,9 +10,12 @@ __all__ = [
     "CONFIGS",
     "PLACES",
     "ROOT",
+    "AblationConfig",
     "AugmentConfig",
+    "CTConfig",
     "Config",
     "DataConfig",
+    "DeepConfig",
     "ReportConfig",
     "SourceConfig",
     "TrainConfig",
@@ -215,7 +218,126 @@ class TransferConfig(Config):
     draws: int = at_least(2000, 50)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CTConfig(Config):
+    """Notebook 02: which CT studies, which of their slices, how they are split.
+
+    Args:
+        data_folder: Folder that holds `COVID19-Diag` or `COVID-CT`, or links to them; `""` is the environment
+            variable `COVIDTF_DATA`. Phantoms need none.
+        dataset: `phantom` is the package's own, `covid19-diag` the data set of the publication, by agreement
+            only; `covid-ct` are single slices from papers, with a published train and val.
+        level: Middle of the window, HU.
+        window: Its width, HU.
+        size: Side of the prepared squares in pixels.
+        most_slices: Slices of a case at most; of more that show lung every so many are taken.
+        least_slices: A case with fewer is rejected.
+        least_lung: Smallest share of the body's area in a slice that is lung in one that is taken.
+        test_fraction: Share of each label's cases in test where no split is published.
+        cases: Phantom cases to make, or real cases per label and split to keep; those left out are among the
+            rejected. 0 makes 225 phantom cases, as the publication has, and keeps all real ones.
+        shortcut: Give the phantoms' classes different scanners.
+        folds: Judge the trivial baseline by a cross-validation of so many folds too; 0 does not.
+    """
+
+    step: ClassVar[str] = "02_ct_dataset"
+    smoke_values: ClassVar[dict[str, object]] = {"cases": 12, "most_slices": 6, "size": 64}
+
+    experiment: str = field(default="phantom-ct", metadata={"pattern": NAME})
+    data_folder: str = ""
+    dataset: Literal["phantom", "covid19-diag", "covid-ct"] = "phantom"
+    level: float = -600.0
+    window: float = at_least(1500.0, 1.0)
+    size: int = at_least(224, 32)
+    most_slices: int = at_least(54, 1)
+    least_slices: int = at_least(2, 1)
+    least_lung: float = field(default=0.005, metadata={"minimum": 0.0, "maximum": 1.0})
+    test_fraction: float = at_least(0.3, 0.05)
+    cases: int = at_least(0, 0)
+    shortcut: bool = False
+    folds: int = at_least(0, 0)
+
+    @property
+    def source_folder(self) -> Path:
+        """Folder of the public data sets; raises as `data_folder` does."""
+        return data_folder(self.data_folder, f"dataset {self.dataset!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepConfig(TrainConfig):
+    """Notebook 05: one network with auxiliary heads, one loss, one run. What is not here is `TrainConfig`'s.
+
+    Args:
+        loss: Of each head; `generalized` and `symmetric` cross-entropy are meant for noisy labels.
+        beta: Of the effective number of a class's slices, in [0, 1); 0 weighs all classes alike.
+        auxiliary: Whether inner stages have heads, and how their losses are weighted.
+        stages: Numbers of the stages that have one, from 1, separated by spaces; `""` is the default.
+        auxiliary_weight: Weight of each auxiliary head's loss where it is `fixed`.
+        auxiliary_width: Channels of an auxiliary head's convolution; 0 leaves it out.
+        fusion: Whose score counts: the main head's, the mean over all heads, or that by learned weights.
+        folded: Give the network a first layer of one channel instead of three equal ones.
+        random_grey: Largest change of contrast and brightness of what an epoch shows, as a share.
+        label_noise: Share of train's cases that are given another label, for tests of the loss.
+        folds: Divide train and val by patient into so many folds instead (`case_splits.fold`); 0 does not.
+        fold: Which of them is test, from 0.
+    """
+
+    step: ClassVar[str] = "05_deep_supervision"
+    reads: ClassVar[tuple[str, ...]] = ("02_ct_dataset",)
+
+    experiment: str = field(default="phantom-ct", metadata={"pattern": NAME})
+    data: Literal["02_ct_dataset"] = "02_ct_dataset"
+    loss: Literal["cross_entropy", "generalized", "symmetric"] = "cross_entropy"
+    beta: float = field(default=0.999, metadata={"minimum": 0.0, "maximum": 1 - 1e-9})
+    auxiliary: Literal["none", "fixed", "learned"] = "learned"
+    stages: str = field(default="", metadata={"pattern": r"(\d( \d)*)?"})
+    auxiliary_weight: float = at_least(0.3, 0.0)
+    auxiliary_width: int = at_least(128, 0)
+    fusion: Literal["main", "mean", "learned"] = "main"
+    folded: bool = True
+    random_grey: float = field(default=0.0, metadata={"minimum": 0.0, "maximum": 0.9})
+    label_noise: float = field(default=0.0, metadata={"minimum": 0.0, "maximum": 0.9})
+    folds: int = at_least(0, 0)
+    fold: int = at_least(0, 0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.folds in (1, 2) or self.fold >= max(self.folds, 1):
+            raise ValueError(
+                "`folds` must be 0, or at least 3 and more than `fold`. "
+                f"Received: folds {self.folds}, fold {self.fold}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationConfig(Config):
+    """Notebook 10: runs of one CT data set that differ in the loss, the start or the fold.
+
+    Args:
+        run_ids: As in `ReportConfig`.
+        draws: Bootstrap draws of patients.
+    """
+
+    step: ClassVar[str] = "10_ablation"
+    reads: ClassVar[tuple[str, ...]] = ("05_deep_supervision",)
+    smoke_values: ClassVar[dict[str, object]] = {"draws": 100}
+
+    experiment: str = field(default="phantom-ct", metadata={"pattern": NAME})
+    run_ids: str = "*"
+    draws: int = at_least(2000, 50)
+
+
 CONFIGS = {
     config.step: config
-    for config in (SourceConfig, DataConfig, AugmentConfig, TrainConfig, ReportConfig, TransferConfig)
+    for config in (
+        SourceConfig,
+        DataConfig,
+        CTConfig,
+        AugmentConfig,
+        TrainConfig,
+        DeepConfig,
+        ReportConfig,
+        TransferConfig,
+        AblationConfig,
+    )
 }

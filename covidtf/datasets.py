@@ -64,11 +64,9 @@ def collect(config: DataConfig) -> Collected:
         DataError: A folder or table is absent or not what was wanted, or nothing is left.
     """
     found = _COLLECT[config.dataset](config)
-    table, left_out = _fewer(found.manifest, config)
-    rejected = pd.concat([found.rejected, left_out], ignore_index=True)
-    if table.empty:
-        raise DataError(f"dataset {config.dataset!r}: no image is left. Rejected: {len(rejected)}")
-    return Collected(table, found.roots, rejected, found.report)
+    if config.dataset == "phantom" or config.patients == 0:
+        return found
+    return fewer(found, ("split", "label", "source"), config.patients, config.seed, "patients")
 
 
 def divide(config: DataConfig, table: pd.DataFrame) -> Division:
@@ -137,6 +135,25 @@ def load(folder: Path) -> Prepared:
     return replace(prepared, manifest=prepared.manifest.assign(**decided))
 
 
+def fewer(found: Collected, by: tuple[str, ...], number: int, seed: int, parameter: str) -> Collected:
+    """At most `number` patients in each group of `by`, drawn with the seed, the other rows as rejected.
+
+    Args:
+        parameter: What asked for it, for the reason.
+    """
+    table = found.manifest
+    patients = table[[*by, "patient_id"]].drop_duplicates()
+    patients = patients.sort_values(list(patients.columns))
+    order = np.random.default_rng([seed, 3]).permutation(len(patients))
+    kept = patients.iloc[order].groupby(list(by)).head(number)
+    rows = table.merge(kept)
+    others = table[~table["image_id"].isin(rows["image_id"])]
+    reason = f"left out by `{parameter}`: " + others["split"] + " " + others["label"]
+    left_out = others[["source", "path"]].assign(row="", reason=reason.str.replace("  ", " "))
+    rejected = pd.concat([found.rejected, left_out], ignore_index=True)
+    return replace(found, manifest=manifest.make(rows, parameter), rejected=rejected)
+
+
 def _phantom(config: DataConfig) -> Collected:
     folder = config.folder / "phantoms"
     phantom.write_xrays(folder, config.patients or PHANTOMS, seed=config.seed, shortcut=config.shortcut)
@@ -196,18 +213,3 @@ _COLLECT = {"phantom": _phantom, "sample": _sample, "v3": _v3, "v1": _v1, "relea
 def _xray5k_roots(config: DataConfig) -> dict[str, Path]:
     folder = config.source_folder
     return {COVID_CHESTXRAY: folder / COVID_CHESTXRAY, CHEXPERT: find_chexpert(folder)}
-
-
-def _fewer(table: pd.DataFrame, config: DataConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """At most `config.patients` patients of each split, label and source, and the other rows as rejected."""
-    if config.dataset == "phantom" or config.patients == 0:
-        return table, pd.DataFrame()
-    patients = table[["split", "label", "source", "patient_id"]].drop_duplicates()
-    patients = patients.sort_values(list(patients.columns))
-    order = np.random.default_rng([config.seed, 3]).permutation(len(patients))
-    kept = patients.iloc[order].groupby(["split", "label", "source"]).head(config.patients)
-    rows = table.merge(kept)
-    others = table[~table["image_id"].isin(rows["image_id"])]
-    reason = "left out by `patients`: " + others["split"] + " " + others["label"]
-    left_out = others[["source", "path"]].assign(row="", reason=reason.str.replace("  ", " "))
-    return manifest.make(rows, config.dataset), left_out

@@ -10,7 +10,9 @@ import yaml
 from covidtf.config import (
     CONFIGS,
     ROOT,
+    AblationConfig,
     Config,
+    CTConfig,
     DataConfig,
     ReportConfig,
     SourceConfig,
@@ -20,7 +22,7 @@ from covidtf.config import (
 from covidtf.files import DataError
 from covidtf.weights import places
 
-BASELINE = "01_xray_dataset/baseline-mean-std"
+BASELINE = "baseline-mean-std"
 
 
 def plan(params: Path, overrides: dict[str, str], out: str | None = None) -> list[Config]:
@@ -140,18 +142,33 @@ def _check_weights(configs: list[Config]) -> None:
 
 def _fill_report(configs: list[Config]) -> list[Config]:
     """Let a report over all runs read those of this very plan, not what earlier settings left behind."""
-    trained = [
-        config.run_id
-        for config in configs
-        if isinstance(config, TrainConfig) and config.data != SourceConfig.step
-    ]
-    trained += [BASELINE] if any(isinstance(config, DataConfig) for config in configs) else []
+    reports = ReportConfig | TransferConfig | AblationConfig
     return [
-        type(config)(**asdict(config) | {"run_ids": " ".join(dict.fromkeys(trained))})
-        if isinstance(config, ReportConfig | TransferConfig) and config.run_ids == "*" and trained
+        type(config)(**asdict(config) | {"run_ids": runs})
+        if isinstance(config, reports) and config.run_ids == "*" and (runs := _runs(configs, config))
         else config
         for config in configs
     ]
+
+
+def _runs(configs: list[Config], report: Config) -> str:
+    """Run folders of the report's experiment, separated by spaces, those of baselines last."""
+    own = [config for config in configs if config.experiment == report.experiment]
+    trained = [
+        config.run_id
+        for config in own
+        if isinstance(config, TrainConfig) and config.data != SourceConfig.step
+    ]
+    trained += [baseline for config in own for baseline in _baselines(config)]
+    return " ".join(dict.fromkeys(trained))
+
+
+def _baselines(config: Config) -> list[str]:
+    """Run folders that a data step makes, below the experiment's."""
+    if not isinstance(config, DataConfig | CTConfig):
+        return []
+    folds = [f"{BASELINE}-fold{index}" for index in range(getattr(config, "folds", 0))]
+    return [f"{config.step}/{name}" for name in (BASELINE, *folds)]
 
 
 def shown(path: Path) -> str:

@@ -17,6 +17,7 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from covidtf.config import (
     ROOT,
     Config,
+    CTConfig,
     DataConfig,
     SourceConfig,
     TrainConfig,
@@ -119,7 +120,7 @@ def _key(config: Config, upstream: list[str]) -> str:
 
 def _reads_public(config: Config) -> bool:
     return (isinstance(config, SourceConfig) and config.source != "phantom") or (
-        isinstance(config, DataConfig) and config.dataset != "phantom"
+        isinstance(config, DataConfig | CTConfig) and config.dataset != "phantom"
     )
 
 

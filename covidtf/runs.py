@@ -145,12 +145,13 @@ def read(folder: str | Path, experiment_folder: str | Path | None = None) -> Run
     return Run(folder.name, below, read_json(folder / "config.json"), record, table)
 
 
-def find(experiment_folder: Path, names: str = "*") -> list[Run]:
+def find(experiment_folder: Path, names: str = "*", folds: bool = False) -> list[Run]:
     """Runs of an experiment, the trivial baselines last.
 
     Args:
         experiment_folder: Folder with one folder per run.
         names: Folder names separated by spaces; `*` takes every folder with a `provenance.json`.
+        folds: Allow runs of the folds of a cross-validation, which are scored on different images.
     Raises:
         DataError: A run is absent or not whole, there is none at all, or two were scored on other images, so
             that they cannot be compared.
@@ -162,8 +163,10 @@ def find(experiment_folder: Path, names: str = "*") -> list[Run]:
     runs = [read(folder, experiment_folder) for folder in folders]
     if not runs:
         raise DataError(f"{experiment_folder}: no complete run. Run notebook 04 first")
-    for run in runs[1:]:
-        _refuse_other_images(runs[0], run)
+    first: dict[tuple, Run] = {}
+    for run in runs:
+        part = tuple(run.config.get(name, 0) for name in ("folds", "fold")) if folds else ()
+        _refuse_other_images(first.setdefault(part, run), run)
     return sorted(runs, key=lambda run: "baseline" in run.config)
 
 

@@ -79,12 +79,15 @@ def test_train_and_test_folders_give_the_split(tmp_path):
     for part, names in (("Training", "ab"), ("test", "bc")):
         for name in names:
             case(tmp_path / part / "NCP", name)
+    case(tmp_path / "Normal", "d")
     table, rejected = read_covid19_diag(tmp_path)
     assert dict(zip(table["case_id"], table["split"], strict=True)) == {
         "COVID19-Diag:a": "train",
         "COVID19-Diag:c": "test",
     }
     assert reasons(rejected)["test/NCP/b"] == "one case in two splits: Training/NCP/b, test/NCP/b"
+    assert reasons(rejected)["Normal"] in ("beside train and test, so in neither", "this class has no case")
+    assert (rejected["path"] == "Normal").sum() == 2
 
 
 def test_a_table_wins_over_folders(classes):

@@ -35,7 +35,7 @@ def test_plan_merges_parameters_in_order(params):
     assert (data.seed, data.patients, augment.factor) == (3, 30, 2)
     assert (first.epochs, second.epochs) == (5, 5)
     assert {step.out for step in (data, augment, first, second, report)} == {"elsewhere"}
-    assert report.run_ids.split() == [first.run_id, second.run_id, experiments.BASELINE]
+    assert report.run_ids.split() == [first.run_id, second.run_id, "01_xray_dataset/baseline-mean-std"]
 
 
 def test_lists_make_a_step_of_each_value_and_names_stand_for_folders(tmp_path):

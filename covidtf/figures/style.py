@@ -13,6 +13,8 @@ from covidtf.files import atomic
 COLOURS = {
     "COVID-19": "#D55E00",
     "non-COVID": "#0072B2",
+    "Normal": "#56B4E9",
+    "Bacterial Pneumonia": "#009E73",
     "normal": "#56B4E9",
     "other disease": "#0072B2",
     "not stated": "#999999",

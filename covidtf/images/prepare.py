@@ -5,7 +5,7 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def prepare(
     """
     _check(size, crop, channels, workers)
     table = manifests.validate(manifest, "manifest").reset_index(drop=True)
-    roots = _resolve(roots, table)
+    roots = resolve_roots(roots, table)
     table = table.iloc[np.argsort(table["parent_id"] != "", kind="stable")]
     settings = {
         "made_by": "prepare",
@@ -74,7 +74,7 @@ def prepare(
         "size": size,
         "crop": crop,
         "channels": channels,
-        "inputs": _fingerprint(table, roots),
+        "inputs": fingerprint(table, roots, file_state),
     }
     if not is_complete(folder, settings):
         with opened(folder, settings, (size, size, channels)) as store:
@@ -96,7 +96,8 @@ def _check(size: int, crop: str, channels: int, workers: int | None) -> None:
         raise ValueError(f"`workers` must be at least 1, or None. Received: {workers!r}")
 
 
-def _resolve(roots: dict[str, Path], manifest: pd.DataFrame) -> dict[str, Path]:
+def resolve_roots(roots: dict[str, Path], manifest: pd.DataFrame) -> dict[str, Path]:
+    """Real folder of each source, or an error if one is wanted that is not given or not there."""
     if len(manifest) == 0:
         raise DataError("manifest: there are no rows to prepare")
     absent = sorted(set(manifest["source"]) - set(roots))
@@ -108,18 +109,19 @@ def _resolve(roots: dict[str, Path], manifest: pd.DataFrame) -> dict[str, Path]:
     return {source: Path(root).resolve() for source, root in roots.items()}
 
 
-def _fingerprint(table: pd.DataFrame, roots: dict[str, Path]) -> str:
-    """Hash of the manifest and of the size and time of each file."""
+def fingerprint(table: pd.DataFrame, roots: dict[str, Path], state: Callable[[str], str]) -> str:
+    """Hash of the manifest and of `state` of the path of each row, its file's size and time."""
     digest = hashlib.sha256()
     for start in progress(range(0, len(table), 1000), "looking for changed files"):
         part = table.iloc[start : start + 1000]
         digest.update(part.to_csv().encode())
         for source, path in zip(part["source"], part["path"], strict=True):
-            digest.update(_state(f"{roots[source]}/{path}").encode())
+            digest.update(state(f"{roots[source]}/{path}").encode())
     return digest.hexdigest()
 
 
-def _state(path: str) -> str:
+def file_state(path: str) -> str:
+    """Size and time of a file, for `fingerprint`."""
     try:
         status = os.stat(path)  # noqa: PTH116 - a Path costs more than the call, and there may be 100,000
     except (OSError, ValueError):
@@ -146,14 +148,20 @@ def _fill(store: Store, table: pd.DataFrame, roots: dict[str, Path], settings: d
             store.add(pixels, record)
 
 
-def in_order(work: Callable, items: list, workers: int, chunk: int) -> Iterator:
+def in_order(
+    work: Callable,
+    items: list,
+    workers: int,
+    chunk: int,
+    pool_of: Callable[[int], Executor] = ThreadPoolExecutor,
+) -> Iterator:
     """`work(item)` of each item, in order, with no more than a few chunks of results waiting to be used."""
-    with ThreadPoolExecutor(workers) as pool:
+    with pool_of(workers) as pool:
         waiting: deque = deque()
         try:
             for start in range(0, len(items), chunk):
                 part = items[start : start + chunk]
-                waiting.append(pool.submit(lambda part=part: [work(item) for item in part]))
+                waiting.append(pool.submit(_each, work, part))
                 if len(waiting) > 4 * workers:
                     yield from waiting.popleft().result()
             while waiting:
@@ -163,13 +171,18 @@ def in_order(work: Callable, items: list, workers: int, chunk: int) -> Iterator:
                 future.cancel()
 
 
+def _each(work: Callable, items: list) -> list:
+    """A function of the module, because a pool of processes takes no lambda."""
+    return [work(item) for item in items]
+
+
 def _prepare_row(
     item: tuple[str, str, str], roots: dict[str, Path], size: int, crop: str, channels: int
 ) -> tuple[bytes | None, dict]:
     """Pixels and record of one file (its source, path, known sha256), or None and a record with `reason`."""
     source, path, known = item
     try:
-        data = read_bytes(_inside(roots[source], path))
+        data = read_bytes(inside(roots[source], path))
         sha256 = hashlib.sha256(data).hexdigest()
         if known not in ("", sha256):
             raise DataError(f"sha256 is {sha256}, the manifest says {known}")
@@ -180,7 +193,7 @@ def _prepare_row(
     return image.tobytes(), {"sha256": sha256, **decoded.properties, "phash": perceptual_hash(image)}
 
 
-def _inside(root: Path, path: str) -> str:
+def inside(root: Path, path: str) -> str:
     """Path of a file that no symbolic link below `root` leads out of it."""
     if "\0" in path:
         raise DataError("not a file name")

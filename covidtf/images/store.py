@@ -19,6 +19,9 @@ from covidtf.files import DataError, read_json, write_csv, write_json
 
 # The order of publishing: the settings come last, so that without them the folder is not a data set.
 FILES = ("images.npy", "manifest.csv", "rejected.csv", "settings.json")
+# Columns that are not text. The second may be empty.
+INTEGERS = ("width", "height", "bits", "slice", "slices")
+NUMBERS = ("position_mm", "thickness_mm", "lung_share")
 CHECKPOINT = 256  # rows between two points from which an interrupted work goes on
 
 
@@ -67,7 +70,10 @@ def load(folder: str | Path) -> Prepared:
             f"{folder / FILES[0]}: one 8-bit image for each of {len(table)} rows of {FILES[1]} is wanted. "
             f"Received: {images.dtype}, shape {images.shape}"
         )
-    table = table.astype({name: np.int64 for name in ("width", "height", "bits") if name in table})
+    table = table.astype({name: np.int64 for name in INTEGERS if name in table})
+    for name in NUMBERS:
+        if name in table:
+            table[name] = pd.to_numeric(table[name])
     rejected = pd.read_csv(folder / FILES[2], dtype=str, keep_default_na=False)
     return Prepared(images, table, rejected, folder)
 
@@ -75,7 +81,7 @@ def load(folder: str | Path) -> Prepared:
 def is_complete(folder: str | Path, settings: dict) -> bool:
     """Whether `folder` holds a finished data set that was made with exactly these settings."""
     folder = Path(folder)
-    whole = all((folder / name).is_file() for name in FILES)
+    whole = all((folder / name).is_file() for name in _names(settings))
     return whole and read_json(folder / FILES[-1]) == settings
 
 
@@ -88,7 +94,8 @@ def opened(folder: str | Path, settings: dict, shape: tuple[int, int, int]) -> I
 
     Args:
         folder: Folder of the data set; made if absent. Other files in it are not touched.
-        settings: JSON object that decides on the content: the same settings must give the same rows.
+        settings: JSON object that decides on the content: the same settings must give the same rows. Its
+            `tables`, where it has them, name further CSV files of the data set.
         shape: Height, width and channels of each row.
     Raises:
         DataError: If another process has it open.
@@ -142,14 +149,16 @@ class Store:
             if len(self.records) - self._written >= CHECKPOINT:
                 self._checkpoint()
 
-    def finish(self, table: pd.DataFrame, rejected: pd.DataFrame) -> None:
-        """Publish the data set: `table` has the rows that have pixels, in order; then `rejected`."""
+    def finish(self, table: pd.DataFrame, rejected: pd.DataFrame, *others: pd.DataFrame) -> None:
+        """Publish the data set: `table` has the rows that have pixels, in order; then the other tables."""
         with _naming(self._folder):
             self._images.seek(0)
             self._images.write(_header((len(table), *self._shape)))
             self._checkpoint()
             manifests.write(table, self._work / FILES[1])
-            write_csv(rejected, self._work / FILES[2])
+            names = (FILES[2], *self._settings.get("tables", ()))
+            for name, other in zip(names, (rejected, *others), strict=True):
+                write_csv(other, self._work / name)
             self._journalise()
             write_json(self._settings, self._work / FILES[3])
             self._publish()
@@ -198,7 +207,7 @@ class Store:
 
     def _publish(self) -> None:
         (self._folder / FILES[-1]).unlink(missing_ok=True)
-        for name in FILES:
+        for name in _names(self._settings):
             if (self._work / name).exists():
                 (self._work / name).replace(self._folder / name)
 
@@ -232,6 +241,11 @@ def _naming(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(error.errno, f"cannot write to {folder}: {error.strerror}") from error
+
+
+def _names(settings: dict) -> tuple[str, ...]:
+    """Files of a data set in the order of publishing."""
+    return (*FILES[:-1], *settings.get("tables", ()), FILES[-1])
 
 
 def _open(path: Path) -> io.BufferedRandom:

@@ -144,6 +144,8 @@ def _check_study(root: Path, path: str) -> None:
 
 def _in_folders(root: Path, rejected: list[dict]) -> Iterator[dict]:
     parts = [path for path in _folders(root) if path.name.casefold() in _SPLITS]
+    for path in (path for path in _entries(root) if parts and path not in parts):
+        rejected.append({"path": path.name, "row": "", "reason": "beside train and test, so in neither"})
     for part in parts or [root]:
         split = _SPLITS[part.name.casefold()] if parts else ""
         for place in _entries(part):
