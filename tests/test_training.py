@@ -19,6 +19,7 @@ from covidtf.files import DataError, locked, read_json, sha256, write_json
 from covidtf.training import batches, checkpoints, devices, epochs, predict, train, weights
 from covidtf.training.devices import keras
 from covidtf.training.networks import NETWORKS, Network, build
+from covidtf.training.networks.normalisation import Normalisation
 from covidtf.weights import start
 
 SIZE = 32
@@ -43,11 +44,26 @@ def draw(rng, name, shape):
 TINY = Network(tiny, draw, "head", ("relu",))
 
 
+def deep(x, classes):
+    """A network of three stages, to which auxiliary heads can be added."""
+    for number in (1, 2, 3):
+        x = keras.layers.Conv2D(4, 3, strides=2, name=f"conv{number}")(x)
+        x = keras.layers.ReLU(name=f"relu{number}")(Normalisation(momentum=0.9, name=f"norm{number}")(x))
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.layers.Dense(classes, name="head", dtype="float32")(
+        keras.layers.Dropout(0.5, name="dropout")(x)
+    )
+
+
+DEEP = Network(deep, draw, "head", ("relu1", "relu2", "relu3"), pool="pool")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def known():
-    """Make Tiny a network as long as these tests run."""
+    """Make Tiny and Deep networks as long as these tests run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(NETWORKS, "Tiny", TINY)
+        patch.setitem(NETWORKS, "Deep", DEEP)
         yield
 
 
@@ -68,6 +84,16 @@ def settings(**changes):
         "seed": 3,
     }
     return SimpleNamespace(**values | changes)
+
+
+def deep_settings(**changes):
+    """Settings of a short run with auxiliary heads, learned weights and random views."""
+    values = {
+        **{"network": "Deep", "loss": "cross_entropy", "beta": 0.9, "auxiliary": "learned", "stages": ""},
+        **{"auxiliary_weight": 0.3, "auxiliary_width": 6, "fusion": "learned", "folded": True},
+        **{"random_grey": 0.3, "label_noise": 0.0, "folds": 0, "fold": 0},
+    }
+    return settings(**values | changes)
 
 
 def prepare(labels=("COVID-19", "non-COVID"), channels=1):
@@ -150,6 +176,37 @@ def test_a_published_network_resumes_exactly(tmp_path, monkeypatch):
         train(config, prepare(), tmp_path / "cut")
     train(config, prepare(), tmp_path / "cut")
     assert sha256(tmp_path / "cut/predictions.csv") == sha256(tmp_path / "whole/predictions.csv")
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_a_run_with_auxiliary_heads_resumes_exactly(tmp_path, monkeypatch, calls):
+    """Learned weights, random views and label noise, cut off in either stage: the same bytes."""
+    config, data = deep_settings(label_noise=0.2, random_flip=True), prepare()
+    data.manifest["case_id"] = data.manifest["patient_id"]
+    history = train(config, data, tmp_path / "whole")
+    assert list(history["stage"]) == ["head", "all", "all"]
+    assert (history["weight_main"] != 0.5).all()
+    with monkeypatch.context() as patch, pytest.raises(CrashError):
+        crash(patch, checkpoints, "save", calls, after=True)
+        train(config, data, tmp_path / "cut")
+    train(config, data, tmp_path / "cut")
+    for file in ("predictions.csv", "best.weights.h5", "heads.csv"):
+        assert sha256(tmp_path / "cut" / file) == sha256(tmp_path / "whole" / file)
+
+
+def test_a_run_with_auxiliary_heads_follows_from_its_seed(tmp_path):
+    """The same bytes again, others under another seed, and its scores are those of the best epoch."""
+    for name, seed in (("first", 3), ("again", 3), ("other", 4)):
+        train(deep_settings(seed=seed, epochs=2), prepare(), tmp_path / name)
+    first, again, other = (
+        sha256(tmp_path / name / "predictions.csv") for name in ("first", "again", "other")
+    )
+    assert first == again != other
+    history = pd.read_csv(tmp_path / "first/history.csv").set_index("epoch")
+    table = predictions.read(tmp_path / "first/predictions.csv").query("split == 'val'")
+    score = np.where(table["label"] == "COVID-19", table["score_COVID-19"], table["score_non-COVID"])
+    best = read_json(tmp_path / "first/training.json")["best_epoch"]
+    assert -np.log(score).mean() == pytest.approx(history.loc[best, "val_loss"], rel=1e-5)
 
 
 def test_a_killed_process_leaves_a_run_that_goes_on(finished, tmp_path):

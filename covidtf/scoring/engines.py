@@ -73,24 +73,29 @@ ENGINES: dict[str, Callable[[Trained, np.ndarray], Engine]] = {
 
 
 def load_network(trained: Trained, precision: str) -> "keras.Model":  # noqa: F821
-    """The run's network in Keras with its weights, computing with a dtype policy.
+    """The run's network in Keras with its weights, computing with a dtype policy: from pixels to logits.
+
+    Of a run with auxiliary heads the logarithms of its fused scores, whose softmax is the scores too.
 
     Raises:
         DataError: If the weights are not of this network; names the file.
     """
     # Here and not above: Keras takes seconds to import, which an exported network does not need.
     from covidtf.training import weights
-    from covidtf.training.networks import build
+    from covidtf.training.networks import supervised
 
-    classes, channels = len(trained.classes), trained.channels
-    model = build(trained.network, classes, channels, trained.size, precision=precision)
+    shape = [trained.size, trained.size, trained.channels]
+    settings = {"network": trained.network, "classes": trained.classes, "shape": shape} | trained.deep
+    model = supervised.restore(settings, precision)
     weights.load(model, trained.folder)
-    return model
+    return supervised.scorer(model, trained.deep.get("fusion", "main"))
 
 
 def _key(trained: Trained) -> str:
     packages = ("covidtf", "keras", "tensorflow", "openvino")
-    words = [str(_RULES), trained.sha256, *(f"{name} {_version(name)}" for name in packages)]
+    # Not in the weights: how the heads' scores become one.
+    fusion = [trained.deep["fusion"]] if trained.deep else []
+    words = [str(_RULES), trained.sha256, *fusion, *(f"{name} {_version(name)}" for name in packages)]
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
 
 

@@ -1,10 +1,12 @@
 """What scoring needs to know of a finished run, read without Keras."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from covidtf.files import DataError, read_json, sha256
 from covidtf.images import CROPS
+
+DEEP = ("auxiliary", "stages", "auxiliary_weight", "auxiliary_width", "folded", "fusion")
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Trained:
         sha256: Of the weights file, which is checked.
         threshold: Cut-off threshold on the score of `positive`, None without `metrics.json`.
         positive: The class that is detected, "" without `metrics.json`.
+        deep: The settings of deep supervision (`config.DeepConfig`), {} of other runs.
     """
 
     folder: Path
@@ -34,6 +37,7 @@ class Trained:
     sha256: str
     threshold: float | None
     positive: str
+    deep: dict[str, object] = field(default_factory=dict)
 
     @property
     def weights(self) -> Path:
@@ -56,6 +60,7 @@ def read(folder: str | Path) -> Trained:
         settings, recorded = record["settings"], record["sha256"]["best.weights.h5"]
         names = {name: settings[name] for name in ("network", "classes", "precision", "crop")}
         height, width, channels = settings["shape"]
+        deep = {name: settings[name] for name in DEEP} if "auxiliary" in settings else {}
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not the record of a finished run: {error!r}") from error
     if height != width:
@@ -65,7 +70,7 @@ def read(folder: str | Path) -> Trained:
     threshold, positive = _threshold(folder / "metrics.json", names["classes"])
     trained = Trained(
         folder, **names, size=height, channels=channels, sha256=recorded,
-        threshold=threshold, positive=positive,
+        threshold=threshold, positive=positive, deep=deep,
     )  # fmt: skip
     if not trained.weights.is_file():
         raise DataError(f"{trained.weights}: no such file; weights are not published, train that run first")

@@ -12,10 +12,11 @@ from sklearn.metrics import roc_auc_score
 
 from covidtf import runs
 from covidtf.files import progress, write_csv
-from covidtf.training import checkpoints, features, heads
+from covidtf.training import checkpoints, features, heads, losses
 from covidtf.training.batches import Batches, RandomViews, TrainingData
 from covidtf.training.devices import environment, feed, keras
 from covidtf.training.networks import set_trained_part, split_model
+from covidtf.training.networks.supervised import fused, has_heads, head_weights
 from covidtf.training.optimizers import compile_model
 
 CHECKPOINT = "checkpoint.npz"
@@ -95,7 +96,10 @@ def measure(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
 def logits(
     model: "keras.Model", images: np.ndarray, rows: np.ndarray, batch_size: int, follow: Callable
 ) -> np.ndarray:
-    """Logits of `rows` of `images`, shape `(m, classes)`; `follow` is called after each batch."""
+    """Logits of `rows` of `images`, shape `(m, classes)`; `follow` is called after each batch.
+
+    Of a model with auxiliary heads all of its outputs.
+    """
     unused = np.zeros(len(images), dtype=np.int64)
     shown = Batches(images, unused, rows, batch_size)
     after = keras.callbacks.LambdaCallback(on_predict_batch_end=lambda batch, logs=None: follow())
@@ -127,19 +131,21 @@ def _stage(config, data: TrainingData, model: "keras.Model", epoch: int, folder:
     """Start, or come back to, the stage that `epoch` is in.
 
     A frozen backbone gives the same features in every epoch, unless each shows other views of an image.
+    Auxiliary heads read other layers, so they learn from images.
     """
     name = _part(config, epoch)
     epochs = config.head_epochs if name == "head" else config.epochs - config.head_epochs
     set_trained_part(model, name)
     stage = Stage(name, model, data.images)
-    if name == "head" and not _random(config):
+    if name == "head" and not _random(config) and not has_heads(model):
         rows = np.union1d(data.shown, data.val)
         found = features.features(model, data.images, rows, folder.parent / FEATURES)
         stage = Stage(name, split_model(model)[1], found)
     steps = _steps(config, data.shown)
     # An epoch on vectors is one execution.
     at_once = steps if stage.model is not model and len(stage.inputs.shape) == 2 else 1
-    compile_model(stage.model, config, epochs, steps, at_once)
+    counts = np.bincount(data.labels[data.shown], minlength=len(data.classes))
+    compile_model(stage.model, config, epochs, steps, at_once, losses.of(config, counts))
     return stage
 
 
@@ -157,7 +163,8 @@ def _run_epoch(config, data: TrainingData, model: "keras.Model", stage: Stage, e
         # Keras would otherwise shuffle the batches once more, from Python's global random state.
         fitted = feed(model.fit, shown, shuffle=False, verbose=0, callbacks=[follow])
         loss = fitted.history["loss"][0]
-        scores = logits(model, data.images, data.val, config.batch_size, bar.update)
+        outputs = logits(model, data.images, data.val, config.batch_size, bar.update)
+        scores = fused(model, outputs, getattr(config, "fusion", "main"))
     else:
         loss = heads.run_epoch(stage.model, stage.inputs, data.labels, order, config.batch_size, [follow])
         scores = heads.logits(stage.model, stage.inputs, data.val, config.batch_size)
@@ -169,6 +176,7 @@ def _run_epoch(config, data: TrainingData, model: "keras.Model", stage: Stage, e
             f"the loss is not finite in epoch {epoch} (train {row['train_loss']}, val {row['val_loss']}); "
             f"the learning rate is {config.learning_rate}"
         )
+    row |= {f"weight_{name}": weight for name, weight in head_weights(model).items()}
     return row | {"seconds": round(time.perf_counter() - start, 2)}
 
 
@@ -176,11 +184,16 @@ def _shown(config, data: TrainingData, order: np.ndarray, epoch: int) -> Batches
     shown = data.images, data.labels, order, config.batch_size
     if not _random(config):
         return Batches(*shown)
-    return RandomViews(*shown, crop=config.random_crop, flip=config.random_flip, seed=[config.seed, epoch])
+    views = {"crop": config.random_crop, "flip": config.random_flip, "grey": _random_grey(config)}
+    return RandomViews(*shown, **views, seed=[config.seed, epoch])
 
 
 def _random(config) -> bool:
-    return config.random_crop < 1 or config.random_flip
+    return config.random_crop < 1 or config.random_flip or _random_grey(config) > 0
+
+
+def _random_grey(config) -> float:
+    return getattr(config, "random_grey", 0.0)
 
 
 def _steps(config, rows: np.ndarray) -> int:

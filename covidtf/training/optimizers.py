@@ -9,7 +9,9 @@ from covidtf.training.devices import keras
 WARM_UP = 0.05  # share of a cosine's steps that the learning rate rises
 
 
-def compile_model(model: "keras.Model", config, epochs: int, steps: int, at_once: int = 1) -> None:
+def compile_model(
+    model: "keras.Model", config, epochs: int, steps: int, at_once: int = 1, loss: "keras.losses.Loss" = None
+) -> None:
     """Give `model` a fresh optimiser for one stage.
 
     Args:
@@ -18,6 +20,7 @@ def compile_model(model: "keras.Model", config, epochs: int, steps: int, at_once
         epochs: Of this stage.
         steps: Of each epoch.
         at_once: Steps that one call executes; callbacks see the last of them.
+        loss: Of `losses.of`; without it cross-entropy.
     Raises:
         ValueError: Unknown optimiser or schedule.
     """
@@ -26,7 +29,7 @@ def compile_model(model: "keras.Model", config, epochs: int, steps: int, at_once
         raise ValueError(f"`optimizer` must be one of {list(RULES)}. Received: {config.optimizer!r}")
     model.compile(
         AtOnce(*RULES[config.optimizer], learning_rate=rate),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         # XLA halves the speed of TensorFlow's CPU steps and is not deterministic on its GPU.
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
         steps_per_execution=at_once,
@@ -69,7 +72,9 @@ class AtOnce(keras.optimizers.Optimizer):
         for variable, state in zip(self.states, states, strict=True):
             variable.assign(state)
         ends = list(itertools.accumulate(self.sizes[:-1]))
-        for variable, part in zip(variables, ops.split(change, ends), strict=True):
+        # TensorFlow refuses to split at no place.
+        parts = ops.split(change, ends) if ends else [change]
+        for variable, part in zip(variables, parts, strict=True):
             self.assign_add(variable, ops.reshape(part, variable.shape))
         self.iterations.assign_add(1)
 

@@ -27,8 +27,8 @@ def start(model, weights: str, classes: list[str]) -> dict[str, object]:
         model: Freshly built by `networks.build` for `classes`.
         weights: `none`; `imagenet`, torchvision's published checkpoint (`imagenet.path`); the name of weights
             in the package (`tiny-imagenet`); a checkpoint file in torchvision's names (.pth or .pt of
-            PyTorch, .safetensors); or the folder of a finished run of the same network. Relative paths start
-            at the repository's root.
+            PyTorch, .safetensors); or the folder of a finished run of the same network, whose auxiliary heads
+            are left out. Relative paths start at the repository's root.
         classes: The model's classes in their order.
     Returns:
         For the run's record: `weights` (`none`, or the file's sha256), `source` (not for `none`: `imagenet`,
@@ -139,14 +139,13 @@ def _take(model, file: Path, tensors: dict, kept: bool, source: str, said: str) 
 
 def _from_run(model, weights: str, classes: list[str]) -> dict[str, object]:
     from covidtf.training import networks
-    from covidtf.training.weights import WEIGHTS, load
+    from covidtf.training.weights import WEIGHTS
 
     folder = places.locate(weights)
     places.check_network(folder, model.name)
     record = finished_run(folder)
     theirs = record["settings"]["classes"]
-    earlier = networks.build(model.name, len(theirs))
-    load(earlier, folder)
+    earlier = load_run(folder, record["settings"])
     kept = theirs == classes
     heads = {layer.name for layer in networks.head_layers(earlier)}
     for layer in earlier.layers:
@@ -159,6 +158,24 @@ def _from_run(model, weights: str, classes: list[str]) -> dict[str, object]:
         name: record["settings"][name] for name in ("sources", "started_from") if name in record["settings"]
     }
     return found | {"head": "kept" if kept else "new"} | told
+
+
+def load_run(folder: Path, settings: dict):
+    """The network of a run with its weights: of one with auxiliary heads the network without them.
+
+    Args:
+        settings: Of its `training.json`; without `shape` images are taken to be grey.
+    Returns:
+        A model of `networks.build`.
+    Raises:
+        DataError: As `training.weights.load`.
+    """
+    from covidtf.training.networks import supervised
+    from covidtf.training.weights import load
+
+    model = supervised.restore({"shape": (224, 224, 1)} | settings)
+    load(model, folder)
+    return supervised.plain(model) if "auxiliary" in settings else model
 
 
 def finished_run(folder: Path) -> dict:

@@ -9,6 +9,10 @@ from covidtf.weights import export, places, write_shipped
 def export_run(folder: str | Path, path: str | Path) -> Path:
     """Write a finished run's weights as `.safetensors` in torchvision's names and PyTorch's layout.
 
+    Of a run with auxiliary heads it is the network with the main head, which others know. So its scores are
+    not those of the run where these are fused, and a folded first layer is divided among three channels
+    again (`networks.supervised.plain`).
+
     Raises:
         DataError: No finished run, or altered weights.
         ValueError: `path` has another ending.
@@ -50,13 +54,7 @@ def ship_run(folder: str | Path, name: str, terms: str, to: Path = places.SHIPPE
 
 
 def _load(folder: Path):
-    from covidtf.training import networks
-    from covidtf.training.weights import load
-    from covidtf.weights import finished_run
+    from covidtf.weights import finished_run, load_run
 
     record = finished_run(folder)
-    settings = record["settings"]
-    size, channels = settings["shape"][1:]
-    model = networks.build(settings["network"], len(settings["classes"]), channels, size)
-    load(model, folder)
-    return model, record
+    return load_run(folder, record["settings"]), record

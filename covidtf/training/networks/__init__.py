@@ -14,6 +14,9 @@ from covidtf.training.networks.layers import Network
 
 __all__ = ["NETWORKS", "Network", "build", "head_layers", "set_trained_part", "split_model"]
 
+# Names of what `supervised` adds: each auxiliary head's layers begin with the first.
+AUXILIARY, HEADS = "auxiliary", "heads"
+
 # Mean and standard deviation of ImageNet's RGB pixels in [0, 1].
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
@@ -84,6 +87,8 @@ def head_layers(model: "keras.Model") -> list["keras.Layer"]:
 def set_trained_part(model: "keras.Model", part: str) -> None:
     """Choose what training changes: the `head` alone or `all` layers. The model must be compiled afterwards.
 
+    Auxiliary heads, and what weights the heads' losses, count as head.
+
     A frozen batch normalisation here uses its stored mean and variance and leaves them alone, as Keras does.
     The published PyTorch code only stops the gradients: there, the frozen layers still normalise by each
     batch and go on averaging, so that "the last layer only" also moves the backbone's statistics.
@@ -93,9 +98,10 @@ def set_trained_part(model: "keras.Model", part: str) -> None:
     """
     if part not in ("head", "all"):
         raise ValueError(f"`part` must be 'head' or 'all'. Received: {part!r}")
-    trained = head_layers(model) if part == "head" else model.layers
+    heads = head_layers(model)
     for layer in model.layers:
-        layer.trainable = layer in trained
+        added = layer.name == HEADS or layer.name.startswith(AUXILIARY)
+        layer.trainable = part == "all" or added or layer in heads
 
 
 def split_model(model: "keras.Model") -> tuple["keras.Model", "keras.Model"]:
