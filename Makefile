@@ -8,7 +8,7 @@ JAX := .venv-jax
 .PHONY: help install reproduce test test-openvino test-jax lint lab clean
 
 help:
-	@echo "make reproduce       phantoms -> networks -> report, without a question (about 10 minutes on 2 cores)"
+	@echo "make reproduce       phantoms -> networks -> report, X-rays and CT, without a question (about 15 minutes on 2 cores)"
 	@echo "make test            the whole test suite, every notebook once in smoke size"
 	@echo "make test-openvino   scoring, with OpenVINO installed"
 	@echo "make test-jax        networks and training on JAX, in an environment without TensorFlow"
@@ -30,6 +30,7 @@ $(VENV)/installed: requirements.txt pyproject.toml
 
 reproduce: install
 	$(RUN) -m covidtf reproduce notebooks/params/phantom-xray.yaml
+	$(RUN) -m covidtf reproduce notebooks/params/phantom-ct.yaml
 
 test: install
 	$(RUN) -m pytest

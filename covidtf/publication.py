@@ -11,6 +11,8 @@ from covidtf.config import ROOT
 from covidtf.files import DataError
 
 PUBLISHED = {".csv", ".json", ".svg"}
+_DATA_STEPS = ("00_source_task", "01_xray_dataset", "02_ct_dataset", "03_augmentation")
+_COMPARISONS = ("09_transfer", "10_ablation")
 
 
 def publish(experiment_folder: Path, results: Path) -> list[Path]:
@@ -18,9 +20,9 @@ def publish(experiment_folder: Path, results: Path) -> list[Path]:
 
     No weights, no prepared arrays, and nothing that shows an image: manifests and executed notebooks of the
     data steps stay behind, of the others notebooks go along. Runs that the report does not list stay behind
-    too; of a comparison by notebook 09 its tables alone are published, which hold every run's scores and
-    record; of source tasks the runs without their predictions, whose columns are hundreds of classes. What
-    was in the target before is replaced once the new files are whole.
+    too; of a comparison by notebook 09 or 10 its tables alone are published, which hold every run's scores
+    and record; of source tasks the runs without their predictions, whose columns are hundreds of classes.
+    What was in the target before is replaced once the new files are whole.
 
     Args:
         experiment_folder: `<out>/<experiment>`.
@@ -62,7 +64,7 @@ def _runs(experiment_folder: Path) -> tuple[set[str], set[str]]:
         # Folders below the experiment's.
         folders = " ".join(pd.read_csv(table)["folder"])
         return {run.run_id for run in runs.find(experiment_folder, folders)}, set()
-    if (experiment_folder / "09_transfer" / "runs.csv").is_file():
+    if any((experiment_folder / step / "runs.csv").is_file() for step in _COMPARISONS):
         return set(), set()
     tasks = {path.parent.name for path in experiment_folder.glob("*/provenance.json")}
     if not tasks or not (experiment_folder / "00_source_task").is_dir():
@@ -75,11 +77,11 @@ def _publishable(parts: tuple[str, ...], reported: set[str], tasks: set[str]) ->
     step, ending = parts[0], Path(parts[-1]).suffix
     if parts[-1].startswith(".") or parts[-1] == "step.json":
         return False
-    if step in ("00_source_task", "01_xray_dataset", "03_augmentation"):
+    if step in _DATA_STEPS:
         return len(parts) == 3 and parts[1] in {"tables", *reported} and ending in PUBLISHED
     if step in tasks and parts[-1] == "predictions.csv":
         return False
-    wanted = step in {"06_report", "09_transfer", *reported, *tasks}
+    wanted = step in {"06_report", *_COMPARISONS, *reported, *tasks}
     return wanted and len(parts) == 2 and (ending in PUBLISHED or parts[-1] == "notebook.ipynb")
 
 

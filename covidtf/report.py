@@ -1,4 +1,4 @@
-"""Result tables as people read them: in notebooks, at the end of a run, in README and cards."""
+"""Result tables where people read them: in notebooks, at the end of a run, in README and cards."""
 
 import re
 from collections.abc import Callable
@@ -9,98 +9,20 @@ import pandas as pd
 from covidtf.config import ROOT
 from covidtf.files import DataError, atomic, read_json
 from covidtf.metrics import evaluation
+from covidtf.tables import ablation, beside_published, markdown, readable, transfer
 
+__all__ = [
+    "ablation",
+    "beside_published",
+    "markdown",
+    "readable",
+    "summary_text",
+    "transfer",
+    "update_documents",
+]
 DOCUMENTS = ("README.md", "REPRODUCING.md", "MODEL_CARD.md", "DATA_CARD.md")
 RESULTS = ROOT / "results"
-_AT_THRESHOLD = ("sensitivity", "specificity")
 _BLOCK = re.compile(r"(<!-- from: (?P<key>[^>]+?) -->)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
-
-
-def readable(results: pd.DataFrame) -> pd.DataFrame:
-    """A results table with each metric and its interval in one cell.
-
-    Args:
-        results: Columns of `evaluation.comparison`, `network` and `start`, one row per run.
-    Returns:
-        Columns Network, Started from, Test images (patients), COVID-19, AUROC, Threshold, Sensitivity,
-        Specificity; metrics as `value (low to high)`, 95 % CI by bootstrap over patients.
-    """
-    table = pd.DataFrame({"Network": results["network"], "Started from": results["start"]})
-    table["Test images (patients)"] = [
-        f"{n} ({p})" for n, p in zip(results["n"], results["patients"], strict=True)
-    ]
-    table["COVID-19"] = results["positives"]
-    table["AUROC"] = _with_interval(results, "auroc")
-    table["Threshold"] = results["threshold"].map("{:.3f}".format)
-    table["Sensitivity"] = _with_interval(results, "sensitivity")
-    table["Specificity"] = _with_interval(results, "specificity")
-    return table
-
-
-def transfer(table: pd.DataFrame) -> pd.DataFrame:
-    """The table of `metrics.transfer.table` with each metric and its interval in one cell.
-
-    Returns:
-        Columns Part of test, Network, Started from, Trained, Seeds, Images (patients), AUROC, Lowest to
-        highest seed, Gain over random weights.
-    """
-    result = table[["part", "network", "start", "strategy", "seeds"]].set_axis(
-        ["Part of test", "Network", "Started from", "Trained", "Seeds"], axis=1
-    )
-    result["Images (patients)"] = [f"{n} ({p})" for n, p in zip(table["n"], table["patients"], strict=True)]
-    result["AUROC"] = _with_interval(table, "auroc")
-    result["Lowest to highest seed"] = [
-        f"{low:.3f} to {high:.3f}" for low, high in zip(table["lowest"], table["highest"], strict=True)
-    ]
-    gains = table[["gain", "gain_low", "gain_high"]].itertuples(index=False)
-    result["Gain over random weights"] = [
-        "" if pd.isna(gain) else f"{gain:+.3f} ({low:+.3f} to {high:+.3f})" for gain, low, high in gains
-    ]
-    return result
-
-
-def beside_published(results: pd.DataFrame) -> pd.DataFrame:
-    """The paper's comparison of its networks, and ours of the same networks beside it.
-
-    The published numbers are of COVID-XRay-5K, v1 or v3, each with the letter of its certainty
-    (`evaluation.published`); ours are of whatever data set `results` is of, and comparable only where that
-    is the same.
-
-    Args:
-        results: As `readable` takes it; rows of networks that the paper does not have are left out.
-    Returns:
-        Columns Network, Started from, AUROC, Sensitivity, Specificity, and Published AUROC v1, AUROC v3,
-        Sensitivity v3, Specificity v3.
-    """
-    table = readable(results)[["Network", "Started from", "AUROC", "Sensitivity", "Specificity"]]
-    published = evaluation.published()
-    # SqueezeNet 1.0 or 1.1: the paper does not say which.
-    names = results["network"].str.extract(r"^(ResNet\d+|SqueezeNet|DenseNet\d+)", expand=False)
-    for quantity, version in (("auroc", "v1"), *((name, "v3") for name in ("auroc", *_AT_THRESHOLD))):
-        rows = published[(published["quantity"] == quantity) & (published["version"] == version)]
-        found = rows.drop_duplicates("network").set_index("network")
-        text = {
-            network: f"{row['value']:.3f}"
-            + (f" ± {row['half_width']:.3f}" if row["half_width"] > 0 else "")
-            + f" [{row['certainty']}]"
-            for network, row in found.iterrows()
-        }
-        word = "AUROC" if quantity == "auroc" else quantity.capitalize()
-        table[f"Published {word} {version}"] = names.map(text)
-    return table[names.notna().to_numpy()].reset_index(drop=True)
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A table in Markdown, text as it is.
-
-    >>> print(markdown(pd.DataFrame({"n": [2], "what": ["x"]})))
-    | n | what |
-    |---|---|
-    | 2 | x |
-    """
-    rows = [list(table.columns), *table.astype(str).to_numpy().tolist()]
-    lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(table.columns), *lines[1:]])
 
 
 def summary_text(experiment_folder: Path) -> str:
@@ -122,10 +44,10 @@ def update_documents(check: bool = False) -> list[Path]:
     """Fill every `<!-- from: KEY -->...<!-- end -->` of the documents from the files under results/.
 
     Keys: `results EXPERIMENT`, `within SOURCE of EXPERIMENT`, `transfer EXPERIMENT`,
-    `beside-published EXPERIMENT`, `csv PATH`, `benchmarks`, `benchmark NAME`, `benchmark START*` (the largest
-    of several), `shipped NETWORK-NAME METRIC`, `test RUN-FOLDER METRIC`,
-    `value EXPERIMENT NETWORK COLUMN` and `published NETWORK VERSION QUANTITY`, both with dashes for blanks
-    in the network.
+    `ablation EXPERIMENT METRIC LEVEL`, `beside-published EXPERIMENT`, `csv PATH`, `benchmarks`,
+    `benchmark NAME`, `benchmark START*` (the largest of several), `shipped NETWORK-NAME METRIC`,
+    `test RUN-FOLDER METRIC`, `value EXPERIMENT NETWORK COLUMN` and `published NETWORK VERSION QUANTITY`, both
+    with dashes for blanks in the network.
 
     Args:
         check: Write nothing, only tell.
@@ -180,6 +102,11 @@ def _transfer(experiment: str) -> str:
     return f"\n{markdown(transfer(_read(RESULTS / experiment / '09_transfer' / 'transfer.csv')))}\n"
 
 
+def _ablation(experiment: str, metric: str, level: str) -> str:
+    table = _read(RESULTS / experiment / "10_ablation" / "ablation.csv")
+    return f"\n{markdown(ablation(table, metric, level))}\n"
+
+
 def _csv(path: str) -> str:
     return f"\n{markdown(pd.read_csv(ROOT / path, dtype=str, keep_default_na=False))}\n"
 
@@ -232,6 +159,7 @@ _KEYS: dict[str, Callable[..., str]] = {
     "within": _within,
     "beside-published": _beside_published,
     "transfer": _transfer,
+    "ablation": _ablation,
     "csv": _csv,
     "value": _value,
     "published": _published,
@@ -242,12 +170,7 @@ _KEYS: dict[str, Callable[..., str]] = {
 }
 
 
-def _with_interval(results: pd.DataFrame, name: str) -> list[str]:
-    cells = results[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
-    return ["cannot be told" if pd.isna(v) else f"{v:.3f} ({lo:.3f} to {hi:.3f})" for v, lo, hi in cells]
-
-
 def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
-        raise DataError(f"{path}: no such table; run notebook 06")
+        raise DataError(f"{path}: no such table; run notebook {path.parent.name[:2]}")
     return pd.read_csv(path)

@@ -66,7 +66,9 @@ def test_notebook_has_the_agreed_form(path):
     assert any(cell.source.startswith("## Result") for cell in cells)
     assert "version(name)" in cells[-1].source
     for cell in code_cells(path):
-        assert len(cell.source.splitlines()) <= 25
+        # A deep-supervised run has that many parameters, a line each.
+        limit = 30 if "parameters" in cell.metadata.get("tags", []) else 25
+        assert len(cell.source.splitlines()) <= limit
         assert not re.search(r"^\s*[!%]|filterwarnings|[\"'](/|~|[A-Z]:\\)", cell.source, re.MULTILINE)
         kinds = (ast.FunctionDef, ast.ClassDef, ast.Lambda)
         assert not any(isinstance(node, kinds) for node in ast.walk(ast.parse(cell.source)))

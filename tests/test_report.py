@@ -2,9 +2,11 @@
 
 import pandas as pd
 import pytest
+from test_ablation import baseline, folds, run
 
 from covidtf import report
-from covidtf.files import DataError
+from covidtf.files import DataError, write_csv
+from covidtf.metrics import ablation, grouping
 from covidtf.metrics.evaluation import METRICS
 
 
@@ -93,3 +95,60 @@ def test_published_numbers_stand_beside_those_of_the_same_network():
     assert table["Published AUROC v1"].tolist() == ["0.993 [A]", "0.996 [A]", "0.982 [A]"]
     wanted = [f"0.980 ± 0.027 [{letter}]" for letter in "MBM"]
     assert table["Published Sensitivity v3"].tolist() == wanted
+
+
+def ablated(runs: list) -> pd.DataFrame:
+    return ablation.table(runs, by=grouping.differing(runs), draws=50)
+
+
+def test_an_ablation_shows_what_its_rows_differ_in(tmp_path):
+    """Start, label noise and other settings have columns where they differ, also once read from the file."""
+    runs = [run(), run("full", better=1.0), run("full", better=1.0, start="ImageNet", head_epochs=2)]
+    runs += [run("class-balanced", label_noise=0.125), *folds(0), baseline()]
+    for one in runs:
+        one.config.setdefault("head_epochs", 0)
+    table = ablated(runs)
+    shown = report.ablation(table, "auroc", "case")
+    assert list(shown) == [
+        *("Part", "Method", "Started from", "Label noise", "Head epochs", "Seeds", "Cases (patients)"),
+        *("Macro AUROC (95 % CI)", "Within folds", "Lowest to highest seed"),
+        *("Gain over cross-entropy (95 % CI)", "Gain over random weights (95 % CI)"),
+    ]
+    assert shown["Label noise"].tolist() == ["0 %", "0 %", "0 %", "12.5 %", "", "0 %"]
+    assert shown["Head epochs"].tolist() == ["0", "0", "2", "0", "", "0"]
+    assert shown["Started from"].tolist()[2] == "ImageNet"
+    last = shown.iloc[-1]
+    assert (last["Part"], last["Method"]) == ("cross-validation, 3 folds", "cross-entropy")
+    row = table.query("metric == 'auroc' and level == 'case'").iloc[1]
+    cell = f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+    assert shown["Macro AUROC (95 % CI)"].iloc[1] == cell
+    gain = f"{row['gain']:+.3f} ({row['gain_low']:+.3f} to {row['gain_high']:+.3f})"
+    assert shown["Gain over cross-entropy (95 % CI)"].tolist()[:2] == ["", gain]
+    path = write_csv(table, tmp_path / "ablation.csv")
+    pd.testing.assert_frame_equal(report.ablation(pd.read_csv(path), "auroc", "case"), shown)
+
+
+def test_an_ablation_leaves_out_what_its_rows_share():
+    """Of two methods alone there is no column of start, noise or folds; what is not there is an error."""
+    table = ablated([run(), run("full")])
+    shown = report.ablation(table, "f1", "slice")
+    assert list(shown) == [
+        *("Part", "Method", "Seeds", "Slices (patients)", "Macro F1 (95 % CI)", "Lowest to highest seed"),
+        "Gain over cross-entropy (95 % CI)",
+    ]
+    assert shown["Slices (patients)"].tolist() == ["72 (24)"] * 2
+    with pytest.raises(DataError, match=r"rows of \('ppv', 'slice'\) were wanted"):
+        report.ablation(table, "ppv", "slice")
+
+
+def test_documents_show_an_ablation(results):
+    """The key names experiment, metric and level; without the file the error says what to run."""
+    table = ablated([run(), run("full")])
+    write_csv(table, results / "results" / "ct" / "10_ablation" / "ablation.csv")
+    document = results / "README.md"
+    document.write_text("<!-- from: ablation ct accuracy case --><!-- end -->\n")
+    report.update_documents()
+    assert report.markdown(report.ablation(table, "accuracy", "case")) in document.read_text()
+    document.write_text("<!-- from: ablation tiny accuracy case --><!-- end -->\n")
+    with pytest.raises(DataError, match="no such table; run notebook 10"):
+        report.update_documents()

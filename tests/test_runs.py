@@ -157,3 +157,38 @@ def test_publish_of_a_comparison_takes_its_tables_alone(experiment, tmp_path, sm
     steps = {path.relative_to(tmp_path / "results").parts[0] for path in published}
     assert steps <= {"09_transfer", "01_xray_dataset", "03_augmentation"}
     assert tmp_path / "results" / "09_transfer" / "runs.csv" in published
+
+
+@pytest.mark.parametrize("smoke", [False, True])
+def test_publish_of_an_ablation_takes_its_tables_and_those_of_the_slices(experiment, tmp_path, smoke):
+    """Of notebook 10 and of the CT data set's tables; no run, baseline, manifest or picture of slices."""
+    shutil.rmtree(experiment / "06_report")
+    shutil.rmtree(experiment / "01_xray_dataset")
+    for path in (
+        "10_ablation/ablation.csv",
+        "02_ct_dataset/tables/classes.csv",
+        "02_ct_dataset/manifest.csv",
+    ):
+        write_csv(pd.DataFrame({"n": [2]}), experiment / path)
+    (experiment / "02_ct_dataset" / "tables" / "slices_per_case.svg").write_text("<svg/>")
+    for path in (
+        "02_ct_dataset/samples.png",
+        "02_ct_dataset/tables/slices_per_case.png",
+        "10_ablation/a.png",
+    ):
+        (experiment / path).write_bytes(b"png")
+    (run,) = runs.find(experiment)
+    shutil.copytree(experiment / run.run_id, experiment / "02_ct_dataset" / "baseline-mean-std")
+    notebook = {"cells": [{"metadata": {}, "source": "x\n"}], "metadata": {"papermill": {}}}
+    for step in ("02_ct_dataset", "10_ablation"):
+        (experiment / step / "notebook.ipynb").write_text(json.dumps(notebook))
+    (experiment / "10_ablation" / "runs.csv").write_text(f"run_id,smoke\na,{smoke}\n")
+    if smoke:
+        with pytest.raises(DataError, match="smoke run"):
+            publication.publish(experiment, tmp_path / "results")
+        return
+    published = publication.publish(experiment, tmp_path / "results")
+    assert {str(path.relative_to(tmp_path / "results")) for path in published} == {
+        *(f"10_ablation/{name}" for name in ("ablation.csv", "runs.csv", "notebook.ipynb")),
+        *(f"02_ct_dataset/tables/{name}" for name in ("classes.csv", "slices_per_case.svg")),
+    }

@@ -1,0 +1,165 @@
+"""Result tables as people read them: each number with its interval in one cell, and Markdown."""
+
+import numpy as np
+import pandas as pd
+
+from covidtf.files import DataError
+from covidtf.metrics import evaluation
+from covidtf.metrics.ablation import NAMES
+from covidtf.metrics.grouping import BY
+
+_AT_THRESHOLD = ("sensitivity", "specificity")
+
+
+def readable(results: pd.DataFrame) -> pd.DataFrame:
+    """A results table with each metric and its interval in one cell.
+
+    Args:
+        results: Columns of `evaluation.comparison`, `network` and `start`, one row per run.
+    Returns:
+        Columns Network, Started from, Test images (patients), COVID-19, AUROC, Threshold, Sensitivity,
+        Specificity; metrics as `value (low to high)`, 95 % CI by bootstrap over patients.
+    """
+    table = pd.DataFrame({"Network": results["network"], "Started from": results["start"]})
+    table["Test images (patients)"] = [
+        f"{n} ({p})" for n, p in zip(results["n"], results["patients"], strict=True)
+    ]
+    table["COVID-19"] = results["positives"]
+    table["AUROC"] = _with_interval(results, "auroc")
+    table["Threshold"] = results["threshold"].map("{:.3f}".format)
+    table["Sensitivity"] = _with_interval(results, "sensitivity")
+    table["Specificity"] = _with_interval(results, "specificity")
+    return table
+
+
+def transfer(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of `metrics.transfer.table` with each metric and its interval in one cell.
+
+    Returns:
+        Columns Part of test, Network, Started from, Trained, Seeds, Images (patients), AUROC, Lowest to
+        highest seed, Gain over random weights.
+    """
+    result = table[["part", "network", "start", "strategy", "seeds"]].set_axis(
+        ["Part of test", "Network", "Started from", "Trained", "Seeds"], axis=1
+    )
+    result["Images (patients)"] = [f"{n} ({p})" for n, p in zip(table["n"], table["patients"], strict=True)]
+    result["AUROC"] = _with_interval(table, "auroc")
+    result["Lowest to highest seed"] = _range(table)
+    result["Gain over random weights"] = _gains(table, "gain")
+    return result
+
+
+def ablation(table: pd.DataFrame, metric: str, level: str) -> pd.DataFrame:
+    """Rows of `metrics.ablation.table` of one metric and level, each number with its interval in one cell.
+
+    Args:
+        table: By `metrics.grouping.differing`; as it is or read back from its CSV.
+        metric: One of `metrics.ablation.METRICS`.
+        level: "slice" or "case".
+    Returns:
+        Columns Part, Method, each of Started from, Label noise, Beta (other than 0) and further settings in
+        which rows differ, Seeds, Slices or Cases (patients), the metric, Within folds (if there are folds and
+        it is AUROC), Lowest to highest seed, Gain over cross-entropy, Gain over random weights (if starts
+        differ).
+    Raises:
+        DataError: If there is no such row.
+    """
+    rows = table[(table["metric"] == metric) & (table["level"] == level)]
+    if rows.empty:
+        found = sorted(set(zip(table["metric"], table["level"], strict=True)))
+        raise DataError(f"ablation: rows of {(metric, level)} were wanted. Received: {found}")
+    result = {"Part": rows["part"], "Method": rows["method"]} | _settings(rows) | {"Seeds": rows["seeds"]}
+    result[f"{level.capitalize()}s (patients)"] = [
+        f"{n} ({p})" for n, p in zip(rows["n"], rows["patients"], strict=True)
+    ]
+    named = {"value": metric, "low": f"{metric}_low", "high": f"{metric}_high"}
+    result[f"{NAMES[metric]} (95 % CI)"] = _with_interval(rows.rename(columns=named), metric)
+    if rows["within_folds"].notna().any():
+        result["Within folds"] = ["" if pd.isna(mean) else f"{mean:.3f}" for mean in rows["within_folds"]]
+    result["Lowest to highest seed"] = _range(rows)
+    result["Gain over cross-entropy (95 % CI)"] = _gains(rows, "gain")
+    if "Started from" in result:
+        result["Gain over random weights (95 % CI)"] = _gains(rows, "start_gain")
+    return pd.DataFrame(result).reset_index(drop=True)
+
+
+def beside_published(results: pd.DataFrame) -> pd.DataFrame:
+    """The paper's comparison of its networks, and ours of the same networks beside it.
+
+    The published numbers are of COVID-XRay-5K, v1 or v3, each with the letter of its certainty
+    (`evaluation.published`); ours are of whatever data set `results` is of, and comparable only where that
+    is the same.
+
+    Args:
+        results: As `readable` takes it; rows of networks that the paper does not have are left out.
+    Returns:
+        Columns Network, Started from, AUROC, Sensitivity, Specificity, and Published AUROC v1, AUROC v3,
+        Sensitivity v3, Specificity v3.
+    """
+    table = readable(results)[["Network", "Started from", "AUROC", "Sensitivity", "Specificity"]]
+    published = evaluation.published()
+    # SqueezeNet 1.0 or 1.1: the paper does not say which.
+    names = results["network"].str.extract(r"^(ResNet\d+|SqueezeNet|DenseNet\d+)", expand=False)
+    for quantity, version in (("auroc", "v1"), *((name, "v3") for name in ("auroc", *_AT_THRESHOLD))):
+        rows = published[(published["quantity"] == quantity) & (published["version"] == version)]
+        found = rows.drop_duplicates("network").set_index("network")
+        text = {
+            network: f"{row['value']:.3f}"
+            + (f" ± {row['half_width']:.3f}" if row["half_width"] > 0 else "")
+            + f" [{row['certainty']}]"
+            for network, row in found.iterrows()
+        }
+        word = "AUROC" if quantity == "auroc" else quantity.capitalize()
+        table[f"Published {word} {version}"] = names.map(text)
+    return table[names.notna().to_numpy()].reset_index(drop=True)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table in Markdown, text as it is.
+
+    >>> print(markdown(pd.DataFrame({"n": [2], "what": ["x"]})))
+    | n | what |
+    |---|---|
+    | 2 | x |
+    """
+    rows = [list(table.columns), *table.astype(str).to_numpy().tolist()]
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(table.columns), *lines[1:]])
+
+
+def _with_interval(results: pd.DataFrame, name: str) -> list[str]:
+    cells = results[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
+    return ["cannot be told" if pd.isna(v) else f"{v:.3f} ({lo:.3f} to {hi:.3f})" for v, lo, hi in cells]
+
+
+def _range(table: pd.DataFrame) -> list[str]:
+    ends = table[["lowest", "highest"]].itertuples(index=False)
+    return ["" if pd.isna(low) else f"{low:.3f} to {high:.3f}" for low, high in ends]
+
+
+def _gains(table: pd.DataFrame, name: str) -> list[str]:
+    cells = table[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
+    return ["" if pd.isna(v) else f"{v:+.3f} ({lo:+.3f} to {hi:+.3f})" for v, lo, hi in cells]
+
+
+def _settings(rows: pd.DataFrame) -> dict[str, list[str]]:
+    """Columns of the settings in which the networks' rows differ and the method's name does not say it."""
+    # Baselines have no loss.
+    networks, result = rows[rows["loss"].notna()], {}
+    others = [name for name in rows.loc[:, "method":"seeds"].columns[1:-1] if name not in BY]
+    for name in ("start", "label_noise", "beta", *others):
+        values = networks[name] if name != "beta" else networks.loc[networks["beta"] > 0, "beta"]
+        if len({_setting(name, value) for value in values}) > 1:
+            heading = {"start": "Started from"}.get(name, name.replace("_", " ").capitalize())
+            result[heading] = [_setting(name, value) for value in rows[name]]
+    return result
+
+
+def _setting(name: str, value: object) -> str:
+    if pd.isna(value):
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    return f"{100 * value:g} %" if name == "label_noise" else f"{value:g}"
