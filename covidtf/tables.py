@@ -59,8 +59,8 @@ def ablation(table: pd.DataFrame, metric: str, level: str) -> pd.DataFrame:
     Returns:
         Columns Part, Method, each of Started from, Label noise, Beta (other than 0) and further settings in
         which rows differ, Seeds, Slices or Cases (patients), the metric, Within folds (if there are folds and
-        it is AUROC), Lowest to highest seed, Gain over cross-entropy, Gain over random weights (if starts
-        differ).
+        it is AUROC), Lowest to highest seed, Mean of the seeds' scores (if there are several), Gain over
+        cross-entropy, Gain over random weights (if starts differ).
     Raises:
         DataError: If there is no such row.
     """
@@ -77,6 +77,10 @@ def ablation(table: pd.DataFrame, metric: str, level: str) -> pd.DataFrame:
     if rows["within_folds"].notna().any():
         result["Within folds"] = ["" if pd.isna(mean) else f"{mean:.3f}" for mean in rows["within_folds"]]
     result["Lowest to highest seed"] = _range(rows)
+    if rows["ensemble"].notna().any():
+        cells = _with_interval(rows, "ensemble")
+        several = rows["ensemble"].notna()
+        result["Mean of the seeds' scores (95 % CI)"] = [c * s for c, s in zip(cells, several, strict=True)]
     result["Gain over cross-entropy (95 % CI)"] = _gains(rows, "gain")
     if "Started from" in result:
         result["Gain over random weights (95 % CI)"] = _gains(rows, "start_gain")

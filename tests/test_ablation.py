@@ -83,6 +83,22 @@ def test_values_are_means_over_the_seeds():
         assert (row.gain_is, np.isnan(row.gain)) == ("", True)
 
 
+def test_the_ensemble_is_judged_by_the_mean_of_the_seeds_scores():
+    """Scores of three seeds averaged row by row, in whatever order they come, judged by scikit-learn."""
+    seeds = [run(seed=seed) for seed in range(3)]
+    seeds[1] = replace(seeds[1], predictions=seeds[1].predictions.iloc[::-1].reset_index(drop=True))
+    found = ablation.table(seeds, levels=("slice",), draws=100).set_index("metric")
+    tables = [one.predictions.query("split == 'test'").set_index("image_id").sort_index() for one in seeds]
+    scores = sum(table.filter(like="score_") for table in tables) / 3
+    wanted = values(tables[0].assign(**scores))
+    for metric in ablation.METRICS:
+        row = found.loc[metric]
+        assert row["ensemble"] == pytest.approx(wanted[metric])
+        assert row["ensemble_low"] < row["ensemble"] < row["ensemble_high"]
+    alone = ablation.table(seeds[:1], levels=("slice",), draws=100)
+    assert alone[["ensemble", "ensemble_low", "ensemble_high"]].isna().all(axis=None)
+
+
 def test_one_seed_has_the_interval_of_evaluate():
     """The limits of a group of one run are those of `multiclass.evaluate` with the same draws."""
     one = run()

@@ -38,6 +38,8 @@ def table(
     patients would move these means, not other seeds, and are not adjusted for the number of comparisons:
     where nothing is gained, at least one in 20 leaves out 0.
 
+    `ensemble` judges the mean over the seeds of each row's scores instead, one prediction out of all runs.
+
     Args:
         runs: Of one data set, with and without folds, and baselines; of each group and seed all folds, once.
         by: Settings that tell groups apart, see `grouping.differing`; runs of a group may differ in nothing
@@ -49,8 +51,9 @@ def table(
         One row per part, level, metric and group: part (`judged.part`), level, metric (of `METRICS`), method
         (of a baseline its name), the settings of `by`, seeds (number), rule (case rule of each seed), folds
         (number, 1 without), within_folds (macro AUROC within a fold, mean over folds and seeds; NaN without
-        folds, of other metrics and where a fold lacks a class), split (the judged one), n, patients, value,
-        low, high, lowest, highest, of_seeds (the values by seed, separated by spaces), gain, gain_low,
+        folds, of other metrics and where a fold lacks a class), ensemble, ensemble_low, ensemble_high (NaN of
+        one seed), split (the judged one), n, patients, value, low, high, lowest, highest, of_seeds (the
+        values by seed, separated by spaces), gain, gain_low,
         gain_high, gain_is ("above 0", "below 0", "not told from 0" by its interval, "" without one),
         start_gain, start_gain_low, start_gain_high and also_differs (settings outside `by` in which the group
         is not like its reference). Sorted by part, level and metric, then as `grouping.grouped`. NaN where
@@ -89,15 +92,30 @@ def _rows(
     joined = [[folds.pooled(of_seed) for of_seed in of_group] for of_group in tables]
     _refuse_other_rows(groups, joined)
     drawn = [[multiclass.overall_draws(rows, draws, seed) for rows in of_group] for of_group in joined]
+    together = [multiclass.overall_draws(_ensemble(of_group), draws, seed) for of_group in joined]
     result = []
     for metric in METRICS:
         numbers = _numbers(groups, [[one[metric] for one in own] for own in drawn], metric, joined[0][0])
-        for group, ones, own, more in zip(groups, found, tables, numbers, strict=True):
+        for group, ones, own, all_seeds, more in zip(groups, found, tables, together, numbers, strict=True):
             row = {"level": level, "metric": metric, "method": group.method} | group.settings
             row |= {"seeds": len(ones), "rule": _rules(ones) if level == "case" else ""}
             row |= {"folds": len(ones[0].folds), "within_folds": _within(metric, own)}
+            row |= _of_ensemble(metric, all_seeds[metric], joined[0][0], len(ones))
             result.append(row | more)
     return result
+
+
+def _ensemble(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """The rows with the means of their scores over the seeds."""
+    ordered = [table.sort_values("image_id", ignore_index=True) for table in tables]
+    columns = [name for name in ordered[0] if name.startswith("score_")]
+    scores = np.mean([table[columns].to_numpy() for table in ordered], axis=0)
+    return ordered[0].assign(**dict(zip(columns, scores.T, strict=True)))
+
+
+def _of_ensemble(metric: str, drawn: _Drawn, rows: pd.DataFrame, seeds: int) -> dict[str, float]:
+    told = (drawn[0], *_limits(metric, *drawn, rows).values()) if seeds > 1 else (np.nan,) * 3
+    return dict(zip(("ensemble", "ensemble_low", "ensemble_high"), told, strict=True))
 
 
 def _refuse_other_rows(groups: list[Group], joined: list[list[pd.DataFrame]]) -> None:
