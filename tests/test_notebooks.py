@@ -13,7 +13,7 @@ import yaml
 
 from covidtf import experiments, reproduce, runs
 from covidtf.__main__ import main
-from covidtf.config import CONFIGS, ROOT, ReportConfig, SourceConfig, TransferConfig
+from covidtf.config import CONFIGS, ROOT, AblationConfig, ReportConfig, SourceConfig, TransferConfig
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 EXPERIMENTS = sorted((ROOT / "notebooks" / "params").glob("*.yaml"))
@@ -95,7 +95,8 @@ def test_experiments_can_be_planned(path):
     """Every experiment file has known steps and parameters and its name; a target task ends in a report."""
     configs = experiments.plan(path, {})
     assert configs[0].experiment == path.stem
-    assert isinstance(configs[-1], ReportConfig | TransferConfig) or isinstance(configs[0], SourceConfig)
+    last = ReportConfig | TransferConfig | AblationConfig
+    assert isinstance(configs[-1], last) or isinstance(configs[0], SourceConfig)
 
 
 @pytest.fixture(scope="module")
