@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from covidtf.config import ReportConfig
+from covidtf.config import AblationConfig, ReportConfig
 from covidtf.files import DataError
 
 
@@ -116,7 +116,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     except DeadKernelError:
         print("covidtf: the notebook's kernel died; often too little memory", file=sys.stderr)
         return 1
-    if isinstance(configs[-1], ReportConfig):
+    if isinstance(configs[-1], ReportConfig | AblationConfig):
         print(report.summary_text(configs[-1].experiment_folder))
     return 0
 

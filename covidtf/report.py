@@ -31,12 +31,20 @@ def summary_text(experiment_folder: Path) -> str:
     Raises:
         DataError: If the experiment has no report.
     """
-    folder = experiment_folder / "06_report"
-    table = readable(_read(folder / "results.csv"))
+    if (experiment_folder / "10_ablation").is_dir():
+        folder, table = (
+            experiment_folder / "10_ablation",
+            _read(experiment_folder / "10_ablation/ablation.csv"),
+        )
+        shown = ablation(table, "auroc", table["level"].iloc[-1])
+        judged = f"{' and '.join(sorted(set(table['split'])))} split"
+    else:
+        folder, judged = experiment_folder / "06_report", "test split, threshold chosen on val"
+        shown = readable(_read(folder / "results.csv"))
     figures = "\n".join(f"  {path}" for path in sorted(folder.glob("*.png")))
     return (
-        f"\n{experiment_folder.name}: test split, threshold chosen on val, 95 % CI by bootstrap over patients"
-        f"\n\n{markdown(table)}\n\nFigures:\n{figures}\nTables and the executed notebook: {folder}"
+        f"\n{experiment_folder.name}: {judged}, 95 % CI by bootstrap over patients"
+        f"\n\n{markdown(shown)}\n\nFigures:\n{figures}\nTables and the executed notebook: {folder}"
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 
@@ -17,7 +18,10 @@ from covidtf.config import CONFIGS, ROOT, AblationConfig, ReportConfig, SourceCo
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 EXPERIMENTS = sorted((ROOT / "notebooks" / "params").glob("*.yaml"))
-PHANTOM, SAMPLE = (ROOT / "notebooks" / "params" / f"{name}.yaml" for name in ("phantom-xray", "xray-sample"))
+PHANTOM, SAMPLE, CT, COVID_CT = (
+    ROOT / "notebooks" / "params" / f"{name}.yaml"
+    for name in ("phantom-xray", "xray-sample", "phantom-ct", "covid-ct")
+)
 by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -143,6 +147,43 @@ def test_finished_experiment_is_skipped_and_smoke_is_never_published(
     assert main(["publish", str(smoke_run / "smoke" / "phantom-xray")]) == 1
     assert "smoke run is never published" in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
+
+
+def test_ct_phantoms_in_smoke_size(tmp_path):
+    """From DICOM studies to the ablation: every notebook of the CT system ends, and nothing was lost."""
+    assert main(["reproduce", str(CT), "-p", "smoke", "true", "--out", str(tmp_path)]) == 0
+    folder = tmp_path / "smoke" / "phantom-ct"
+    found = runs.find(folder)
+    assert [run.name for run in found] == ["ResNet18", "ResNet18", "mean and std (no network)"]
+    studies = pd.read_csv(folder / "02_ct_dataset" / "prepared" / "studies.csv")
+    assert (studies["state"] == "prepared").all() and len(studies) == 12
+    assert (studies["chosen"] == 6).all()
+    table = pd.read_csv(folder / "10_ablation" / "ablation.csv")
+    assert set(table["method"]) == {"cross-entropy", "full", "mean and std (no network)"}
+    assert set(table["split"]) == {"test"}
+    for name in ("confusion", "roc", "history"):
+        assert len(list(folder.glob(f"ResNet18-*/{name}.svg"))) == 2
+    assert len(list(folder.glob("ResNet18-*/head_weights.svg"))) == 1
+
+
+def test_real_slices_in_smoke_size(real_data, tmp_path):
+    """COVID-CT passes through: no test split, so val is judged, and a fold of a cross-validation."""
+    experiment = yaml.safe_load(COVID_CT.read_text())
+    data, network = (
+        next(step for step in experiment["steps"] if name in step)
+        for name in ("02_ct_dataset", "05_deep_supervision")
+    )
+    plain = network["05_deep_supervision"] | {"network": "SqueezeNet1_0", "seed": 0}
+    fold = {"05_deep_supervision": plain | {"folds": 5, "fold": 1}}
+    experiment["steps"] = [data, {"05_deep_supervision": plain}, fold]
+    path = tmp_path / "covid-ct.yaml"
+    path.write_text(yaml.safe_dump(experiment))
+    overrides = {"smoke": "true", "data_folder": str(real_data), "size": "64"}
+    reproduce.run(path, overrides, str(tmp_path / "out"))
+    found = runs.find(tmp_path / "out" / "smoke" / "covid-ct", folds=True)
+    judged = {run.config["folds"]: set(run.predictions["split"]) for run in found if "loss" in run.config}
+    assert judged == {0: {"val"}, 5: {"val", "test"}}
+    assert sum("baseline" in run.config for run in found) == 6
 
 
 def test_real_sample_in_smoke_size(real_data, tmp_path):
