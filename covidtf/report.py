@@ -31,11 +31,9 @@ def summary_text(experiment_folder: Path) -> str:
     Raises:
         DataError: If the experiment has no report.
     """
-    if (experiment_folder / "10_ablation").is_dir():
-        folder, table = (
-            experiment_folder / "10_ablation",
-            _read(experiment_folder / "10_ablation/ablation.csv"),
-        )
+    folder = experiment_folder / "10_ablation"
+    if folder.is_dir():
+        table = _read(folder / "ablation.csv")
         shown = ablation(table, "auroc", table["level"].iloc[-1])
         judged = f"{' and '.join(sorted(set(table['split'])))} split"
     else:
