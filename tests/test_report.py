@@ -81,7 +81,7 @@ def test_unknown_keys_are_named(results, key):
 
 def test_missing_report_is_said(tmp_path):
     """Without a report there is an error that names the table and the notebook to run."""
-    with pytest.raises(DataError, match=r"results\.csv: no such table; run the notebook that writes it"):
+    with pytest.raises(DataError, match=r"results\.csv: no such table; run notebook 06"):
         report.summary_text(tmp_path)
 
 
