@@ -14,6 +14,7 @@ from covidtf.config import ROOT
 RESULTS = ROOT / "results"
 EXPERIMENTS = sorted(path.parent for path in RESULTS.glob("*/06_report"))
 COMPARISONS = sorted(RESULTS.glob("*/09_transfer"))
+ABLATIONS = sorted(RESULTS.glob("*/10_ablation"))
 SHIPPED = ROOT / "covidtf" / "weights" / "shipped"
 
 
@@ -72,6 +73,36 @@ def test_a_comparison_follows_from_its_scores(folder):
         found = [roc_auc_score(part["label"] == "COVID-19", part[name].astype(float)) for name in same]
         assert (row.n, row.seeds) == (len(part), len(found))
         assert (row.auroc, row.lowest, row.highest) == pytest.approx((np.mean(found), min(found), max(found)))
+
+
+@pytest.mark.parametrize("folder", ABLATIONS, ids=lambda path: path.parent.name)
+def test_an_ablation_follows_from_its_scores(folder):
+    """Each macro AUROC comes out of the published scores, fold by fold joined; no run was smoke or dirty."""
+    table, listed, scores = (pd.read_csv(folder / f"{name}.csv") for name in ("ablation", "runs", "scores"))
+    assert not listed["dirty"].any()
+    assert not listed["smoke"].any()
+    rows = table[(table["metric"] == "auroc") & table["level"].isin(scores["level"])]
+    settings = [name for name in table if name in listed and name not in ("seeds", "folds")]
+    assert len(rows) >= 3
+    for row in rows.to_dict("records"):
+        part = scores[(scores["part"] == row["part"]) & (scores["split"] == row["split"])]
+        wanted = {name: row[name] for name in settings if pd.notna(row[name])} | {"method": row["method"]}
+        own = listed[(listed["folds"].fillna(0) > 0) == (row["part"] != "split")]
+        for name, value in wanted.items():
+            own = own[own[name] == value]
+        found = [_macro_auroc(part, of_seed["run_id"]) for _, of_seed in own.groupby("seed")]
+        assert (len(found), len(part)) == (row["seeds"], row["n"])
+        assert row["value"] == pytest.approx(np.mean(found), abs=1e-6)
+
+
+def _macro_auroc(part, run_ids):
+    """Of the runs of all folds of a seed, each of which judged its own rows."""
+    areas = []
+    for label in sorted(set(part["label"])):
+        columns = part[[f"{run_id} {label}" for run_id in run_ids]]
+        assert (columns.notna().sum(axis=1) == 1).all()
+        areas.append(roc_auc_score(part["label"] == label, columns.sum(axis=1)))
+    return np.mean(areas)
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.json")), ids=lambda path: path.stem)
