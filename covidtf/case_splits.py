@@ -10,7 +10,7 @@ from covidtf.duplicates import groups
 from covidtf.files import DataError
 from covidtf.images.store import Prepared
 
-__all__ = ["fold", "folded", "split_cases"]
+__all__ = ["fold", "folded", "split_cases", "units"]
 
 
 def split_cases(
@@ -20,7 +20,8 @@ def split_cases(
 
     Of n cases of a class `round(test * n)` become test, halves to the even number, as the published 18, 28
     and 21 of 61, 95 and 69 do; then `round(val * rest)`, at least 1, become val. Cases that share a patient
-    or a slice count as one. Slices do not enter: a class may have more of its slices in test than its share.
+    or a slice count as one, of several classes as one of the rarest. Slices do not enter: a class may have
+    more of its slices in test than its share.
 
     Args:
         table: Manifest, one row per slice or per case; `split` is overwritten. Row order does not matter.
@@ -37,8 +38,11 @@ def split_cases(
     for name, share in (("test", test), ("val", val)):
         if not 0 <= share < 1:
             raise ValueError(f"`{name}` must be in [0, 1). Received: {share}")
-    unit = _units(table, pairs)
-    labels = table.groupby(unit)["label"].agg(lambda values: " and ".join(sorted(set(values))))
+    unit = units(table, pairs)
+    cases = table.groupby("label")["case_id"].nunique()
+    labels = table.groupby(unit)["label"].agg(
+        lambda values: min(set(values), key=lambda one: (cases[one], one))
+    )
     chosen = pd.Series("train", index=labels.index)
     for number, label in enumerate(sorted(set(labels))):
         names = labels.index[labels == label].sort_values().to_numpy(str)
@@ -58,9 +62,10 @@ def split_cases(
 def fold(table: pd.DataFrame, folds: int, index: int) -> pd.DataFrame:
     """One division of a cross-validation: train and val are cut anew by patient, one fold becomes test.
 
-    Fold `index` is test, the next one val, the others train; patients stay together, labels in proportion.
-    The folds are the same for every seed. What the data set itself calls test is left out (split `""`), so
-    that it stays unseen. Each image of train and val is in test in exactly one of the divisions.
+    Fold `index` is test, the next one val, the others train; patients, and cases with an equal slice, stay
+    together, labels in proportion. The folds are the same for every seed. What the data set itself calls test
+    is left out (split `""`), so that it stays unseen. Each image of train and val is in test in exactly one
+    of the divisions.
 
     Args:
         table: Manifest with `split`.
@@ -82,7 +87,8 @@ def fold(table: pd.DataFrame, folds: int, index: int) -> pd.DataFrame:
                 f"{folds} folds need as many patients of {label!r}. Received: {patients.nunique()}"
             )
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
-    parts = [rows.index[held] for _, held in splitter.split(rows, rows["label"], rows["patient_id"])]
+    together = rows.groupby(units(rows, _equal(rows)))["patient_id"].transform("min")
+    parts = [rows.index[held] for _, held in splitter.split(rows, rows["label"], together)]
     split = pd.Series("", index=table.index).mask(pool, "train")
     split[parts[index]] = "test"
     split[parts[(index + 1) % folds]] = "val"
@@ -94,8 +100,23 @@ def folded(prepared: Prepared, folds: int, index: int) -> Prepared:
     return replace(prepared, manifest=fold(prepared.manifest, folds, index))
 
 
-def _units(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.Series:
-    """What must stay together: the slices of a case, the cases of a patient or with a slice in common."""
+def units(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.Series:
+    """What must stay together: the slices of a case, the cases of a patient or with an equal slice.
+
+    Args:
+        table: Manifest.
+        pairs: As from `duplicates.duplicates`; exact ones tie.
+    Returns:
+        Name of the unit of each row, indexed as `table`.
+    """
     first = table.groupby("case_id")["image_id"].transform("min")
     same_case = pd.DataFrame({"image_id_a": table["image_id"], "image_id_b": first})
     return groups(table, pd.concat([pairs[pairs["kind"] == "exact"], same_case], ignore_index=True))
+
+
+def _equal(rows: pd.DataFrame) -> pd.DataFrame:
+    """Pairs of images of one sha256, each with the first of them."""
+    known = rows[rows["sha256"] != ""]
+    first = known.groupby("sha256")["image_id"].transform("min")
+    pairs = pd.DataFrame({"image_id_a": known["image_id"], "image_id_b": first}).assign(kind="exact")
+    return pairs[pairs["image_id_a"] != pairs["image_id_b"]]

@@ -251,11 +251,21 @@ class CTConfig(Config):
     size: int = at_least(224, 32)
     most_slices: int = at_least(54, 1)
     least_slices: int = at_least(2, 1)
-    least_lung: float = field(default=0.005, metadata={"minimum": 0.0, "maximum": 1.0})
+    least_lung: float = field(default=0.005, metadata={"minimum": 0.0, "maximum": 0.99})
     test_fraction: float = at_least(0.3, 0.05)
     cases: int = at_least(0, 0)
     shortcut: bool = False
     folds: int = at_least(0, 0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.most_slices < self.least_slices:
+            raise ValueError(
+                "`most_slices` must be at least `least_slices`. "
+                f"Received: {self.most_slices} < {self.least_slices}"
+            )
+        if self.folds in (1, 2):
+            raise ValueError(f"`folds` must be 0, or at least 3. Received: {self.folds}")
 
     @property
     def source_folder(self) -> Path:

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.model_selection import StratifiedGroupKFold
 
 from covidtf import manifest
 from covidtf.case_splits import fold, split_cases
@@ -89,6 +90,25 @@ def test_folds_judge_each_image_of_train_and_val_once():
         assert set(division.loc[~own_test, "split"]) == {"train", "val", "test"}
     tested = sum((division["split"] == "test").astype(int) for division in divisions)
     assert tested.tolist() == (~own_test).astype(int).tolist()
+
+
+def test_folds_keep_equal_files_together_and_else_are_those_of_the_patients():
+    """Two patients with one file are in one fold; without such a file it is scikit-learn's division."""
+    table = slices({"a": 20, "b": 20}).assign(split="train")
+    names = [f"{row:064x}" for row in range(len(table))]
+    alone = table.assign(sha256=names)
+    names[3] = names[30]
+    tied = table.assign(sha256=names)
+    for index in range(4):
+        split = fold(tied, 4, index)["split"]
+        assert split[3] == split[30]
+        plain = fold(table, 4, index)
+        assert fold(alone, 4, index)["split"].equals(plain["split"])
+        rows = table.sort_values("image_id")
+        parts = StratifiedGroupKFold(4, shuffle=True, random_state=0)
+        held = list(parts.split(rows, rows["label"], rows["patient_id"]))[index][1]
+        assert set(plain.index[plain["split"] == "test"]) == set(rows.index[held])
+    assert any(fold(alone, 4, i)["split"][3] != fold(alone, 4, i)["split"][30] for i in range(4))
 
 
 def test_folds_leave_augmented_images_out():

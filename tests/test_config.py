@@ -2,7 +2,7 @@
 
 import pytest
 
-from covidtf.config import ROOT, AugmentConfig, DataConfig, TrainConfig
+from covidtf.config import ROOT, AugmentConfig, CTConfig, DataConfig, DeepConfig, TrainConfig
 from covidtf.files import DataError
 
 
@@ -22,6 +22,25 @@ def test_wrong_settings_are_refused(settings, message):
     """Each kind of wrong value ends in an error that says what was wanted and what came."""
     with pytest.raises(ValueError, match=message):
         TrainConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        (CTConfig, {"most_slices": 3, "least_slices": 4}, "`most_slices` must be at least `least_slices`"),
+        (CTConfig, {"least_lung": 1.0}, "`least_lung` must be at most"),
+        (CTConfig, {"folds": 2}, "`folds` must be 0, or at least 3"),
+        (DeepConfig, {"folds": 5, "fold": 5}, "`folds` must be 0, or at least 3 and more than `fold`"),
+        (DeepConfig, {"fold": 1}, "more than `fold`"),
+        (DeepConfig, {"stages": "2,3"}, "`stages` must match"),
+        (DeepConfig, {"beta": 1.0}, "`beta` must be at most"),
+        (DeepConfig, {"epochs": 3, "head_epochs": 4}, "`head_epochs` must be at most `epochs`"),
+    ],
+)
+def test_wrong_settings_of_ct_are_refused(kind, settings, message):
+    """What a step would only find out after hours of work is said before it starts."""
+    with pytest.raises(ValueError, match=message):
+        kind(**settings)
 
 
 def test_smoke_shrinks_and_moves_the_output():

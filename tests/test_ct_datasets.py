@@ -182,6 +182,30 @@ def test_cases_with_an_equal_slice_go_one_way(phantoms, patient):
     assert set(division.pairs[["image_id_a", "image_id_b"]].iloc[0]) == set(table.loc[rows, "image_id"])
 
 
+def test_an_equal_slice_in_two_classes_takes_both_cases_out(phantoms):
+    """One study under two labels teaches neither; both are listed, and the others are divided as ever."""
+    table = phantoms.prepared.manifest.copy()
+    normal, ill = (table.index[table["label"] == label][0] for label in ("Normal", "Bacterial Pneumonia"))
+    table.loc[ill, ["sha256", "phash"]] = table.loc[normal, ["sha256", "phash"]]
+    both = table["case_id"].isin(table.loc[[normal, ill], "case_id"])
+    division = datasets.divide(phantoms.settings, table)
+    assert (division.manifest.loc[both, "split"] == "").all()
+    assert (division.manifest.loc[~both, "split"] != "").all()
+    assert set(division.dropped["case_id"]) == set(table.loc[both, "case_id"]) and len(division.dropped) == 8
+    assert set(division.dropped["reason"]) == {"a slice of it is in a case of another class too"}
+
+
+def test_cases_of_one_patient_in_two_classes_go_one_way(phantoms):
+    """Ill once and well another time: both cases are kept, in one split."""
+    table = phantoms.prepared.manifest.copy()
+    cases = [table.loc[table["label"] == label, "case_id"].iloc[0] for label in ("Normal", "COVID-19")]
+    both = table["case_id"].isin(cases)
+    table.loc[both, "patient_id"] = "phantom:both"
+    division = datasets.divide(phantoms.settings, table)
+    assert division.dropped.empty
+    assert division.manifest.loc[both, "split"].unique().tolist() in (["train"], ["val"], ["test"])
+
+
 def test_nearly_equal_slices_in_two_splits_are_reported(phantoms):
     """The split stays as drawn, for they tie nothing; those of one case, as of thin slices, are no pair."""
     table, drawn = phantoms.prepared.manifest.copy(), phantoms.division.manifest["split"]

@@ -50,6 +50,31 @@ def test_a_case_in_two_classes_is_in_none(classes):
     assert reasons(rejected) == {"COVID_19/a": text, "normal/A": text}
 
 
+def test_classes_that_number_their_cases_anew(tmp_path):
+    """1, 2, 3 in every class are other cases, and the class becomes part of their names."""
+    for folder, count in (("COVID-19", 3), ("Normal", 5), ("Bacterial Pneumonia", 4)):
+        for number in range(1, count + 1):
+            case(tmp_path / folder, f"case {number}")
+    table, rejected = read_covid19_diag(tmp_path)
+    assert rejected.empty
+    assert table["label"].value_counts().to_dict() == {"Normal": 5, "Bacterial Pneumonia": 4, "COVID-19": 3}
+    assert table["patient_id"].is_unique
+    assert "COVID19-Diag:COVID-19/case 1" in set(table["case_id"])
+
+
+def test_one_study_under_two_names_is_in_neither(tmp_path):
+    """Two rows of the table that lead to one folder, however it is spelt, are listed with their lines."""
+    for name in "abc":
+        case(tmp_path, name)
+    rows = [["one", "a", "NCP"], ["two", "./a", "Normal"], ["three", "b", "Normal"], ["four", "c", "BP"]]
+    makers.table(tmp_path / "cases.csv", ["case", "path", "class"], rows)
+    table, rejected = read_covid19_diag(tmp_path)
+    assert table["path"].tolist() == ["b", "c"]
+    found = rejected[rejected["row"] != ""]
+    assert found["row"].tolist() == ["2", "3"]
+    assert set(found["reason"]) == {"one study in two cases: a, a"}
+
+
 def test_what_is_no_case_is_listed(classes):
     """Loose slices, unknown folders, empty cases and a class without cases each have their reason."""
     makers.image(classes / "normal" / "slice.png")
@@ -140,7 +165,8 @@ def test_an_unknown_word_is_refused():
 def covid_ct(folder, rows):
     """COVID-CT with `slices.csv`."""
     for name, *_ in rows:
-        makers.image(folder / name)
+        if name:
+            makers.image(folder / name)
     makers.table(folder / "slices.csv", ["file", "label", "split", "patient_id"], rows)
     return folder
 
@@ -152,6 +178,7 @@ def test_covid_ct_with_its_table(tmp_path):
         ["CT_NonCOVID/1.jpg", "non-COVID", "val", "medpix_patient_2"],
         ["CT_NonCOVID/2.jpg", "normal", "val", "x"],
         ["CT_NonCOVID/3.jpg", "non-COVID", "dev", "x"],
+        ["", "non-COVID", "val", "x"],
     ]
     folder = covid_ct(tmp_path, rows)
     makers.image(folder / "CT_COVID" / "unnamed.png")
@@ -164,6 +191,7 @@ def test_covid_ct_with_its_table(tmp_path):
         "CT_NonCOVID/2.jpg": "the label must be one of ('COVID-19', 'non-COVID'). Received: 'normal'",
         "CT_NonCOVID/3.jpg": "the split must be one of ('train', 'val', 'test'). Received: 'dev'",
         "CT_COVID/unnamed.png": "no row names this file",
+        "": "the file must be named. Received: ''",
     }
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.special import log_softmax, softmax
 from test_training import DEEP, deep_settings, prepare
 
-from covidtf import predictions, scoring, training
+from covidtf import files, predictions, scoring, training
 from covidtf.config import DeepConfig, TrainConfig
 from covidtf.files import DataError, read_json, sha256
 from covidtf.training import batches, train
@@ -418,8 +418,12 @@ def test_random_grey_leaves_other_random_numbers():
 
 
 def test_files_get_the_scores_that_the_run_gave_them(run, tmp_path):
-    """A run with fused heads and a folded layer scores image files as it scored its own data."""
+    """A run with fused heads and a folded layer scores image files as it scored its own data.
+
+    Its metrics are those that notebook 05 writes: classes by slice and by case, and no threshold.
+    """
     prepared = data()
+    files.write_json({"slice": {}, "case": {}, "rule": {"rule": "mean", "k": None}}, run / "metrics.json")
     rows = np.flatnonzero(prepared.manifest["split"].isin(["val", "test"]))
     for row in rows:
         Image.fromarray(prepared.images[row, :, :, 0]).save(tmp_path / f"{row:02}.png")

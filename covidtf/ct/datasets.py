@@ -74,7 +74,8 @@ def divide(config: CTConfig, table: pd.DataFrame) -> Division:
 
     A split that the source names is taken as it is, with its overlaps reported, and val is 10 % of train by
     case where it has none. Otherwise cases are drawn (`case_splits.split_cases`); slices that are nearly
-    equal in two splits are reported, equal ones do not occur.
+    equal in two splits are reported, equal ones do not occur. Cases of two classes with an equal slice are in
+    no split and listed as dropped.
 
     Args:
         table: Prepared manifest.
@@ -94,9 +95,19 @@ def divide(config: CTConfig, table: pd.DataFrame) -> Division:
             tied = pd.concat([pairs, _within_cases(table)], ignore_index=True)
             table = splits.add_val(table, tied, fraction=0.1, seed=config.seed)
         return Division(table, pairs, overlaps, nothing)
-    table = case_splits.split_cases(table, pairs, config.test_fraction, val=0.1, seed=config.seed)
+    same = case_splits.units(table.assign(patient_id=table["case_id"]), pairs)
+    clash = table.groupby(same)["label"].transform("nunique") > 1
+    drawn = case_splits.split_cases(table[~clash], pairs[~_either(pairs, table[clash])],
+                                    config.test_fraction, val=0.1, seed=config.seed)  # fmt: skip
+    table = table.assign(split=drawn["split"].reindex(table.index, fill_value=""))
+    dropped = table[clash].assign(reason="a slice of it is in a case of another class too")
     splits.check(table, pairs[pairs["kind"] == "exact"])
-    return Division(table, pairs, splits.check(table, pairs, published=True), nothing)
+    return Division(table, pairs, splits.check(table, pairs, published=True), dropped)
+
+
+def _either(pairs: pd.DataFrame, rows: pd.DataFrame) -> pd.Series:
+    """Which pairs have an image of `rows`."""
+    return pairs["image_id_a"].isin(rows["image_id"]) | pairs["image_id_b"].isin(rows["image_id"])
 
 
 def series_summary(prepared: Prepared) -> pd.DataFrame:

@@ -6,9 +6,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from covidtf.figures import style
-from covidtf.files import DataError
 
-PUBLISHED = (2, 54)  # slices per scan in COVID19-Diag
+PUBLISHED = (2, 54)  # slices per study in COVID19-Diag
 
 
 def slices_per_case(ax: Axes, manifest: pd.DataFrame) -> None:
@@ -39,7 +38,8 @@ def choose(manifest: pd.DataFrame, columns: int, seed: int = 0) -> npt.NDArray[n
     """Positions of slices for `pictures.samples`: a row per label, one case in it, from head to feet.
 
     Of each label a case is drawn among those with most slices, up to `columns`; its slices are taken evenly.
-    Where cases have one slice each, a row shows several cases.
+    Where cases have one slice each, a row shows several cases. A label with fewer than `columns` slices shows
+    some of them again.
 
     Args:
         manifest: Of slices, in their order.
@@ -47,14 +47,10 @@ def choose(manifest: pd.DataFrame, columns: int, seed: int = 0) -> npt.NDArray[n
         seed: Of the draw, not negative.
     Returns:
         Shape `(labels * columns,)`, labels in the order of `style.COLOURS`.
-    Raises:
-        DataError: A label has fewer than `columns` slices.
     """
     generator, chosen = np.random.default_rng([seed, 0xC7]), []
     for label in sorted(set(manifest["label"]), key=list(style.COLOURS).index):
         rows = np.flatnonzero(manifest["label"] == label)
-        if len(rows) < columns:
-            raise DataError(f"manifest: {columns} slices of {label!r} were wanted. Received: {len(rows)}")
         cases = manifest["case_id"].iloc[rows]
         sizes = cases.value_counts().sort_index().clip(upper=columns)
         case = generator.choice(sizes.index[sizes == sizes.max()])

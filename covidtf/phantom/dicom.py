@@ -30,13 +30,13 @@ class Kernel:
     Args:
         name: As ConvolutionKernel has it.
         noise: Standard deviation in the middle of the patient, HU.
-        cutoff: Spatial frequency at which it falls off, 1/mm.
+        corner: Spatial frequency at which it falls off, 1/mm.
         sharpen: Share of the fine detail added (edges overshoot), or taken away where negative.
     """
 
     name: str
     noise: float
-    cutoff: float
+    corner: float
     sharpen: float
 
 

@@ -155,7 +155,7 @@ def _spectrum(view: View, kernel: Kernel) -> np.ndarray:
     """Amplitude of the noise by frequency: a ramp, as of filtered back projection, cut off by the kernel."""
     along = fft.fftfreq(view.matrix, view.pixel)
     frequency = np.hypot(along[:, None], along[: view.matrix // 2 + 1])
-    amplitude = frequency**0.75 * np.exp(-((frequency / kernel.cutoff) ** 2))
+    amplitude = frequency**0.75 * np.exp(-((frequency / kernel.corner) ** 2))
     return (amplitude / np.sqrt((amplitude**2).mean())).astype(np.float32)
 
 

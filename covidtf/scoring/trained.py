@@ -22,8 +22,8 @@ class Trained:
         crop: How they were cut, see `images.fit`.
         precision: Keras dtype policy.
         sha256: Of the weights file, which is checked.
-        threshold: Cut-off threshold on the score of `positive`, None without `metrics.json`.
-        positive: The class that is detected, "" without `metrics.json`.
+        threshold: Cut-off threshold on the score of `positive`; None where `metrics.json` has none.
+        positive: The class that is detected, "" without a threshold.
         deep: The settings of deep supervision (`config.DeepConfig`), {} of other runs.
     """
 
@@ -84,6 +84,9 @@ def _threshold(path: Path, classes: list[str]) -> tuple[float | None, str]:
     if not path.is_file():
         return None, ""
     metrics = read_json(path)
+    # Several classes are called by their highest score: their metrics have no threshold.
+    if "threshold" not in metrics:
+        return None, ""
     try:
         threshold, positive = float(metrics["threshold"]["value"]), metrics["positive"]
     except (KeyError, TypeError, ValueError) as error:

@@ -21,8 +21,8 @@ def read_covid_ct(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     patient_id. The authors' lists name files and no patients (a spreadsheet does): there the publication
     stands for the patient of a COVID-19 slice, the article for a crawled non-COVID slice (`91%0.jpg` and
     `91%1.jpg`), and each other slice counts as a patient of its own, which it need not be.
-    Images lie in `CT_COVID/` and `CT_NonCOVID/`, in the folder or in its `Images-processed/`. Where the
-    published test is absent, there is none: it is not drawn from the rest.
+    Images lie in `CT_COVID/` and `CT_NonCOVID/`, in the folder or in its `Images-processed/`. Where the files
+    of the published test are absent, there is none: it is not drawn from the rest.
 
     Args:
         folder: Of either kind.
@@ -35,7 +35,7 @@ def read_covid_ct(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     root, table = Path(folder), Path(folder, "slices.csv")
     if table.is_file():
         parts = read_rows(table, root, COLUMNS)
-        files = list_files(root, sorted({PurePosixPath(row["file"]).parts[0] for _, row in parts[0]}))
+        files = list_files(root, sorted({row["file"].partition("/")[0] for _, row in parts[0]} - {""}))
         return collect(COVID_CT, table, parts, files, lambda row: row["file"], _row)
     return _from_lists(root)
 
@@ -44,6 +44,8 @@ def _row(fields: dict[str, str]) -> dict:
     for name, allowed in (("label", LABELS), ("split", _SPLITS)):
         if fields[name] not in allowed:
             raise RejectedError(f"the {name} must be one of {allowed}. Received: {fields[name]!r}")
+    if not fields["file"]:
+        raise RejectedError("the file must be named. Received: ''")
     if not fields["patient_id"]:
         raise RejectedError("the patient must be known. Received: ''")
     return _columns(fields["label"], fields["split"], fields["patient_id"])

@@ -7,7 +7,7 @@ takes it.
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
@@ -46,13 +46,14 @@ def read_covid19_diag(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Normal", "healthy"; "Bacterial Pneumonia", "bacterial", "BP", "CP".
 
     The names of cases go into every table: they must not be patients' names. A case is taken for a patient,
-    unless `cases.csv` says otherwise.
+    unless `cases.csv` says otherwise. Where each class numbers its cases anew, the class becomes part of the
+    name.
 
     Args:
         folder: As described.
     Returns:
-        Manifest of one row per case, and rejected: a case in two classes or splits (all its rows), an empty
-        case, a class without cases, files that are no case.
+        Manifest of one row per case, and rejected: a case in two classes or splits, a study that two cases
+        name (all rows of it), an empty case, a class without cases, files that are no case.
     Raises:
         DataError: No such folder, or no case can be used.
     Reference: Hu et al. 2021, Neurocomputing 458:232-245.
@@ -62,7 +63,7 @@ def read_covid19_diag(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         raise DataError(f"{root}: no such folder; COVID19-Diag is given by its authors on request")
     rejected: list[dict] = []
     listed = (root / TABLE).is_file()
-    found = _listed(root, rejected) if listed else list(_in_folders(root, rejected))
+    found = _listed(root, rejected) if listed else _numbered_per_class(list(_in_folders(root, rejected)))
     rows = _without_conflicts(found, rejected)
     present = {row["label"] for row in rows}
     for label in CT_LABELS:
@@ -128,9 +129,9 @@ def _from_line(root: Path, fields: dict[str, str]) -> dict:
         raise RejectedError("the case must have a name. Received: ''")
     _check_study(root, fields["path"])
     case, label = fields["case"], label_of(fields["class"])
-    row = _row(case, fields["path"], label, _SPLITS.get(split.casefold(), ""))
-    patient = patient_columns(COVID19_DIAG, fields.get("patient") or case)
-    return row | patient | {"case_id": f"{COVID19_DIAG}:{case}"}
+    row = _row(PurePosixPath(fields["path"]).as_posix(), label, _SPLITS.get(split.casefold(), ""))
+    patient = patient_columns(COVID19_DIAG, fields.get("patient") or case)["patient_id"]
+    return row | _named(case) | {"patient_id": patient}
 
 
 def _check_study(root: Path, path: str) -> None:
@@ -173,7 +174,7 @@ def _cases(root: Path, place: Path, label: str, split: str, rejected: list[dict]
             rejected.append({"path": path, "row": "", "reason": str(error)})
             continue
         name = re.sub(r"(\.nii\.gz|\.nii|\.dcm)$", "", entry.name, flags=re.IGNORECASE)
-        yield _row(name, path, label, split) | patient_columns(COVID19_DIAG, name) | {"row": ""}
+        yield _row(path, label, split) | _named(name) | {"row": ""}
 
 
 def _folders(root: Path) -> list[Path]:
@@ -184,7 +185,7 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def _row(case: str, path: str, label: str, split: str) -> dict:
+def _row(path: str, label: str, split: str) -> dict:
     return {
         "source": COVID19_DIAG,
         "path": path,
@@ -192,26 +193,46 @@ def _row(case: str, path: str, label: str, split: str) -> dict:
         "finding": label,
         "view": "UNKNOWN",
         "split": split,
-        "name": case,
     }
 
 
+def _numbered_per_class(rows: list[dict]) -> list[dict]:
+    """The rows, with the class in the names of cases where each class counts its own: 1, 2, 3 in all of them.
+
+    Taken for such where the names that classes share are all numbers (with a word before, as in `case12`) and
+    at least half as many as the smallest class has. A case that was put into two classes by mistake is then
+    found by its slices, which are equal.
+    """
+    names = {label: {row["name"].casefold() for row in rows if row["label"] == label} for label in CT_LABELS}
+    present = [found for found in names.values() if found]
+    shared = {name for found in present for name in found if sum(name in other for other in present) > 1}
+    smallest = min(map(len, present), default=0)
+    numbers = all(re.fullmatch(r"[a-z]*[\s_-]*\d+", name) for name in shared)
+    if len(shared) < max(2, smallest / 2) or not numbers:
+        return rows
+    return [row | _named(f"{row['label']}/{row['name']}") for row in rows]
+
+
+def _named(case: str) -> dict[str, str]:
+    return {"name": case, **patient_columns(COVID19_DIAG, case)}
+
+
 def _without_conflicts(rows: list[dict], rejected: list[dict]) -> list[dict]:
-    """Cases that are there once; one in two classes, two splits or two places tells nothing."""
-    same: dict[str, list[dict]] = {}
-    for row in rows:
-        same.setdefault(row["name"].casefold(), []).append(row)
-    kept = []
-    for found in same.values():
-        if len(found) == 1:
-            kept.append({key: value for key, value in found[0].items() if key not in ("name", "row")})
-            continue
-        differing = [key for key in ("label", "split") if len({row[key] for row in found}) > 1]
-        words = {"label": "two classes", "split": "two splits"}
-        what = " and ".join(words[key] for key in differing) or "two places"
-        places = ", ".join(row["path"] for row in found)
-        rejected.extend(
-            {"path": row["path"], "row": row["row"], "reason": f"one case in {what}: {places}"}
-            for row in found
-        )
-    return kept
+    """Cases that are there once; one in two classes, splits or places, or two of one study, tell nothing."""
+    for key, what in ((lambda row: row["name"].casefold(), "case"), (lambda row: row["path"], "study")):
+        same: dict[str, list[dict]] = {}
+        for row in rows:
+            same.setdefault(key(row), []).append(row)
+        rows = [found[0] for found in same.values() if len(found) == 1]
+        for found in same.values():
+            if len(found) > 1:
+                rejected.extend(_conflict(found, what))
+    return [{key: value for key, value in row.items() if key not in ("name", "row")} for row in rows]
+
+
+def _conflict(found: list[dict], what: str) -> list[dict]:
+    words = {"label": "two classes", "split": "two splits", "path": "two places"}
+    differing = [key for key in ("label", "split") if len({row[key] for row in found}) > 1] or ["path"]
+    where = " and ".join(words[key] for key in differing) if what == "case" else "two cases"
+    reason = f"one {what} in {where}: {', '.join(row['path'] for row in found)}"
+    return [{"path": row["path"], "row": row["row"], "reason": reason} for row in found]
