@@ -78,6 +78,18 @@ def test_scores_give_the_table_again(most, tmp_path):
         assert row.value == pytest.approx(np.mean(found), abs=1e-6)
 
 
+def test_names_of_data_under_an_agreement_are_hashes():
+    """Of COVID19-Diag no name of a case gets into what is published; equal names have equal hashes."""
+    one = run()
+    there = one.predictions.assign(source="COVID19-Diag", case_id="Mrs X", patient_id="Mrs X")
+    there["image_id"] = [f"Mrs X#{row}" for row in range(len(there))]
+    (one,) = named([replace(one, predictions=there)])
+    found = record.scores([one])
+    assert "Mrs X" not in found.to_csv()
+    assert found["patient_id"].str.fullmatch("[0-9a-f]{16}").all()
+    assert found["image_id"].is_unique and len(set(found["case_id"])) == 1
+
+
 def test_folds_are_told_apart():
     """Each row of a cross-validation says whose test it is."""
     found = record.scores(named(folds(0)))

@@ -1,5 +1,6 @@
 """What is kept of the runs of an ablation once their folders are gone: a record of each, and its scores."""
 
+import hashlib
 from collections.abc import Sequence
 
 import pandas as pd
@@ -8,6 +9,9 @@ from covidtf.metrics import judged
 from covidtf.metrics.grouping import differing, is_baseline, method
 from covidtf.runs import Run
 
+# Data given under an agreement: what they call a person stays with whoever signed it.
+PRIVATE = ("COVID19-Diag",)
+_NAMES = ("image_id", "patient_id", "case_id")
 _KEPT = ("part", "level", "fold", "image_id", "patient_id", "case_id", "source", "finding", "split", "label")
 
 
@@ -50,7 +54,8 @@ def scores(runs: Sequence[Run], most: int = 2000) -> pd.DataFrame:
         One row per slice or case of val and test, of a cross-validation of each fold's test: part, level
         (what a row is), fold (in whose test it is, 0 without folds), image_id (of a case its case_id),
         patient_id, case_id, source, finding, split, label, and a column `<run_id> <class>` per run and class;
-        empty where a run did not judge the row. Cases follow the rule by which the run is judged.
+        empty where a run did not judge the row. Cases follow the rule by which the run is judged. Names of
+        images, patients and cases of `PRIVATE` sources are the first 16 digits of their sha256.
     Raises:
         DataError: As `judged.of_run` and `cases.case_scores`.
     """
@@ -62,6 +67,10 @@ def scores(runs: Sequence[Run], most: int = 2000) -> pd.DataFrame:
     level = "case" if by_case else "slice"
     parts = [table.assign(part=name, level=level) for name, table in _by_part(runs, kept).items()]
     result = pd.concat(parts, ignore_index=True)
+    private = result["source"].isin(PRIVATE)
+    for name in _NAMES:
+        hidden = result.loc[private, name].map(lambda text: hashlib.sha256(text.encode()).hexdigest()[:16])
+        result[name] = result[name].mask(private, hidden)
     return result[[*_KEPT, *(name for name in result if name not in _KEPT)]]
 
 
