@@ -1,11 +1,12 @@
 """Speed and memory of preparing CT studies: `python -m benchmarks.ct`.
 
-The studies are made by this script in a temporary folder (1 GB): uncompressed DICOM of 512 x 512 px, noise
-around a simple thorax. The plain loop is what most people write: of each study it reads every file with
-pydicom, sorts by InstanceNumber, applies slope and intercept, windows, resizes with PIL, in one process, and
-keeps all slices in memory. It does not look at positions, orientation, other series, patients, missing or
-repeated slices; it does not look for the lungs, choose slices, hash, or write anything. `prepare_studies`
-does all of that, and its time has the start of its processes in it.
+The studies are synthetic: this script makes them in a temporary folder (1 GB), uncompressed DICOM of 512 x
+512 px, two elliptic lungs in an elliptic body and noise; they are not the phantoms that the project trains
+on. The plain loop is what most people write: of each study it reads every file with pydicom, sorts by
+InstanceNumber, applies slope and intercept, windows, resizes with PIL, in one process, and keeps all slices
+in memory. It does not look at positions, orientation, other series, patients, missing or repeated slices; it
+does not look for the lungs, choose slices, hash, or write anything. `prepare_studies` does all of that, and
+its time has the start of its processes in it.
 """
 
 import argparse

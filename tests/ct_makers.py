@@ -27,6 +27,14 @@ def chest(slices: int = 4, size: int = 16, seed: int = 0) -> np.ndarray:
     return hu
 
 
+def lungs(slices: int = 12, side: int = 64) -> np.ndarray:
+    """A body of 5 mm pixels with two lungs in all but the first and last two slices, and noise."""
+    hu = np.full((slices, side, side), -1000, np.int16)
+    hu[:, 8:56, 4:60] = 40
+    hu[2:-2, 18:46, 10:28] = hu[2:-2, 18:46, 36:54] = -850
+    return hu + np.random.default_rng(0).integers(-20, 20, hu.shape, np.int16)
+
+
 def slice_dataset(
     hu: np.ndarray, place: float = 0.0, orientation: tuple = AXIAL, **fields: object
 ) -> Dataset:

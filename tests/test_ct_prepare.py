@@ -7,8 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import ct_makers as make
 import nibabel
 import numpy as np
 import pandas as pd
@@ -18,6 +20,7 @@ from PIL import Image
 
 from covidtf import manifest as manifests
 from covidtf.ct import prepare, slices
+from covidtf.ct.lungs import examine
 from covidtf.ct.prepare import prepare_studies
 from covidtf.files import DataError
 from covidtf.images import read_image, store
@@ -237,6 +240,65 @@ def test_bad_studies_are_listed_and_the_rest_is_prepared(cases, tmp_path):
         assert str(tmp_path) not in (tmp_path / "out" / name).read_text()
 
 
+@pytest.mark.parametrize("error", [OverflowError("Some One"), ValueError("Some One"), OSError("Some One")])
+def test_an_unforeseen_fault_costs_one_study(cases, tmp_path, monkeypatch, error):
+    """Its reason is the class of the exception, never its text; the rest is prepared."""
+    root, table = cases
+    examine = slices.examine
+
+    def fail(volume):
+        if len(calls) == 3:
+            raise error
+        return examine(volume)
+
+    calls = count_reading(monkeypatch)
+    monkeypatch.setattr(slices, "examine", fail)
+    prepared = prepare_studies(table, {"s": root}, tmp_path / "out", 32, workers=1)
+    assert prepared.manifest["path"].unique().tolist() == ["case0.nii.gz", "case3.nii.gz"]
+    reasons = dict(zip(prepared.rejected["path"], prepared.rejected["reason"], strict=True))
+    assert reasons["case2.nii.gz"] == f"cannot be read: {type(error).__name__}"
+    assert text(tmp_path / "out" / "series.csv")["path"].tolist() == table["path"].tolist()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(5, "Input/output error"), KeyboardInterrupt()])
+def test_what_is_no_study_s_fault_ends_the_work(cases, tmp_path, monkeypatch, error):
+    """No memory, an unreachable disk and a wish to stop are not put down to the study."""
+    root, table = cases
+
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(slices, "read_study", fail)
+    with pytest.raises(type(error)):
+        prepare_studies(table, {"s": root}, tmp_path / "out", 32, workers=1)
+
+
+def test_lungs_cut_by_the_edge_are_noted(tmp_path):
+    """studies.csv says so of the study whose sides are missing, and not of the whole one."""
+    root, hu = tmp_path / "cases", chest(0)
+    write_nifti(root / "whole.nii.gz", hu)
+    write_nifti(root / "cut.nii.gz", hu[:, :, 20:])
+    prepare_studies(rows_of(["whole.nii.gz", "cut.nii.gz"]), {"s": root}, tmp_path / "out", 32, workers=1)
+    notes = text(tmp_path / "out" / "studies.csv")["notes"].tolist()
+    assert [slices.CUT_OFF in each for each in notes] == [False, True]
+
+
+def test_series_that_were_not_tried_are_said(tmp_path):
+    """A study is rejected for its best series, and its reason says that there was another."""
+    root, without_lungs = tmp_path / "cases", make.lungs()
+    without_lungs[:, 8:56, 4:60] = 40
+    for name, others in (("a", 1), ("b", 0)):
+        for number in range(1, 2 + others):
+            hu = make.lungs() if number == 2 else without_lungs
+            make.series(root / name, hu, number=number, PixelSpacing=[5, 5])
+    make.series(root / "c", make.lungs(), PixelSpacing=[5, 5])
+    prepared = prepare_studies(rows_of(["a", "b", "c"]), {"s": root}, tmp_path / "out", 32, workers=1)
+    first, second = prepared.rejected["reason"]
+    assert first.startswith("0 of 12 slices show lung")
+    assert first.endswith("; other series that could be used and were not tried: 1")
+    assert second.endswith("at least 2 are wanted")
+
+
 def test_no_usable_study_is_an_error_that_changes_nothing(cases, tmp_path):
     """If no study can be used the error gives the first reason, and the older data set stays."""
     root, table = cases
@@ -433,3 +495,15 @@ def test_real_study(real_data, tmp_path):
     ]  # fmt: skip
     shares = prepared.manifest["lung_share"]
     assert shares.max() > 0.2 and shares.iloc[[0, -1]].max() < 0.03
+    assert slices.CUT_OFF not in text(tmp_path / "out" / "studies.csv")["notes"][0]
+
+
+def test_real_study_in_a_narrow_field_of_view(real_data):
+    """Cut to 274 mm it loses ten of its 33 slices with lung, and that is said."""
+    volume = slices.read_study(real_data / "ct-study-98.12.21").volume
+    side = int(274 / volume.spacing[1] / 2)
+    cut = replace(volume, hu=volume.hu[:, 256 - side : 256 + side, 256 - side : 256 + side])
+    shares, is_cut = examine(cut)
+    assert (shares >= prepare.LEAST_LUNG).sum() < 25 and is_cut
+    shares, is_cut = examine(volume)
+    assert (shares >= prepare.LEAST_LUNG).sum() == 33 and not is_cut

@@ -1,5 +1,6 @@
 """Reading CT studies: which series, in which order, in which units, and what is refused or noted."""
 
+import errno
 import itertools
 import logging
 import os
@@ -18,10 +19,15 @@ from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.uid import MRImageStorage, SecondaryCaptureImageStorage
 
-from covidtf.ct import Study, StudyError, read_study
+from covidtf import manifest as manifests
+from covidtf.ct import Study, StudyError, read_study, slices
 from covidtf.ct.kernels import kernel_of
+from covidtf.ct.prepare import prepare_studies
 from covidtf.ct.volume import REJECTED_COLUMNS, SERIES_COLUMNS
+from covidtf.files import DataError
+from covidtf.images import store
 
+NO_DICOM = "no DICOM file (no 'DICM' at byte 128)"
 SIGNS = list(itertools.product((1, -1), repeat=3))
 ORIENTATIONS = [
     (*(np.eye(3)[a] * s), *(np.eye(3)[1 - a] * t))
@@ -39,6 +45,10 @@ def refused(folder: Path) -> StudyError:
     assert reason(error).startswith(f"{folder}: ")
     assert not error.value.series["state"].str.startswith(("chosen", "not chosen")).any()
     return error.value
+
+
+def reason_of(folder: Path) -> str:
+    return str(refused(folder)).removeprefix(f"{folder}: ")
 
 
 def reasons(study: Study | StudyError) -> dict[str, str]:
@@ -186,7 +196,7 @@ class TestChoice:
 
     def test_nearest_to_5_mm_comes_before_kernel_and_count(self, tmp_path):
         make.series(tmp_path, make.chest(6), number=1, SliceThickness=1)
-        make.series(tmp_path, make.chest(3), number=2, SliceThickness=5, ConvolutionKernel="B30f")
+        make.series(tmp_path, make.chest(4), number=2, SliceThickness=5, ConvolutionKernel="B30f")
         assert self.states(tmp_path) == [
             "not chosen: series 2 is nearer to 5 mm",
             "chosen: its thickness is nearest to 5 mm",
@@ -194,7 +204,7 @@ class TestChoice:
 
     def test_the_lung_kernel_comes_next_and_tenths_of_a_millimetre_do_not_count_before_it(self, tmp_path):
         make.series(tmp_path, make.chest(6), number=1, SliceThickness=5, ConvolutionKernel="B30f")
-        make.series(tmp_path, make.chest(3), number=2, SliceThickness=4.96)
+        make.series(tmp_path, make.chest(4), number=2, SliceThickness=4.96)
         assert self.states(tmp_path) == [
             "not chosen: series 2 has a lung kernel",
             "chosen: its kernel is for lung",
@@ -208,6 +218,23 @@ class TestChoice:
             "not chosen: series 1 has more slices",
             "not chosen: series 1 is first",
         ]
+
+    def test_a_few_slices_for_detail_come_after_a_whole_chest(self, tmp_path):
+        make.series(tmp_path, make.chest(2), number=1)
+        make.series(tmp_path, make.chest(40), number=2, ConvolutionKernel="B30f")
+        assert self.states(tmp_path) == [
+            "not chosen: series 2 covers more of the body",
+            "chosen: it covers more of the body",
+        ]
+
+    def test_half_of_the_longest_series_is_enough_and_the_longest_must_hold_up(self, tmp_path):
+        # 10, 20 and 45 mm long; the longest has no air.
+        make.series(tmp_path, make.chest(3), number=1)
+        make.series(tmp_path, make.chest(5), number=2, ConvolutionKernel="B30f")
+        make.series(tmp_path, np.maximum(make.chest(10), -400), number=3, ConvolutionKernel="B30f")
+        states = self.states(tmp_path)
+        assert states[0] == "chosen: its kernel is for lung"
+        assert states[1] == "not chosen: series 1 has a lung kernel" and states[2].startswith("rejected")
 
     def test_a_best_series_that_does_not_hold_up_gives_way_to_the_next(self, tmp_path):
         hu = make.chest(3, seed=2)
@@ -316,7 +343,7 @@ class TestRefusedFiles:
         assert len(study.volume.hu) == 4
         found = reasons(study)
         assert found.pop(".DS_Store") == "hidden file"
-        assert found.pop("notes.txt") == found.pop("shot.png") == "not a DICOM file"
+        assert found.pop("notes.txt") == found.pop("shot.png") == NO_DICOM
         assert found.pop("empty") == "empty file"
         assert found.pop("DICOMDIR").startswith("directory of a medium")
         assert found.pop("link") == "is a symbolic link that leads out of the folder"
@@ -324,6 +351,40 @@ class TestRefusedFiles:
         assert "truncated" in found.pop(paths[3].name) or found == {}
         assert not found
         assert any(note.startswith("gap of 15.00 mm after slice 1 ") for note in study.volume.notes)
+
+    def test_a_file_without_preamble_is_told_what_it_lacks(self, tmp_path):
+        paths = make.series(tmp_path)
+        paths[0].write_bytes(paths[0].read_bytes()[132:])
+        assert reasons(read_study(tmp_path)) == {paths[0].name: NO_DICOM}
+        for path in paths[1:]:
+            path.write_bytes(path.read_bytes()[132:])
+        error = refused(tmp_path)
+        assert NO_DICOM in str(error)
+        assert set(reasons(error).values()) == {
+            "neither DICOM (no 'DICM' at byte 128) nor NIfTI nor an image (PNG, JPEG, TIFF, BMP)"
+        }
+
+    @pytest.mark.parametrize(
+        ("fields", "word"),
+        [
+            (
+                {"RescaleSlope": 1e38},
+                "RescaleSlope within 1000 and RescaleIntercept within 100000 are wanted",
+            ),
+            ({"RescaleIntercept": -1e38}, "RescaleSlope within 1000 and RescaleIntercept within 100000"),
+            ({"PixelSpacing": [1e-300, 1]}, "PixelSpacing in [0.01, 100] mm is wanted"),
+            ({"PixelSpacing": [1e300, 1e300]}, "PixelSpacing in [0.01, 100] mm is wanted"),
+            ({"ImagePositionPatient": [0, 0, 1e308]}, "ImagePositionPatient within 10000 mm is wanted"),
+            ({"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 65535}, "every pixel is padding"),
+        ],
+    )
+    def test_numbers_that_no_scanner_writes_are_refused(self, tmp_path, fields, word):
+        make.series(tmp_path, **fields)
+        assert word in str(refused(tmp_path))
+
+    def test_a_matrix_that_becomes_too_large_when_it_is_square_is_refused(self, tmp_path):
+        make.series(tmp_path, np.full((2, 1, 20_000), -1000))
+        assert "matrix of 1 x 20000" in str(refused(tmp_path))
 
     def test_a_damaged_compressed_file_is_left_out_and_said(self, tmp_path):
         paths = make.series(tmp_path, make.chest(4, 64))
@@ -458,7 +519,7 @@ class TestNotes:
         study = read_study(tmp_path)
         assert np.array_equal(study.volume.hu, hu)
         assert "equal copies of slices dropped: 2" in study.volume.notes
-        assert reasons(study) == {f"b/{path.name}": f"equal copy of a/{path.name}" for path in first[:2]}
+        assert reasons(study) == {f"b/{path.name}": "equal copy of another file" for path in first[:2]}
 
     def test_a_series_of_two_acquisitions_at_the_same_positions_is_taken_apart(self, tmp_path):
         one, two = make.chest(4, seed=1), make.chest(5, seed=2)
@@ -492,7 +553,14 @@ class TestNotes:
         ("fields", "change", "word"),
         [
             ({"GantryDetectorTilt": -12}, None, "gantry tilt of 12.0 degrees by the header, none by the"),
-            ({"SliceThickness": None}, None, "SliceThickness is missing in 4 of 4 slices; the distance"),
+            (
+                {"SliceThickness": None},
+                None,
+                "SliceThickness is missing or not in (0, 1000] mm in 4 of 4 slices",
+            ),
+            ({"SliceThickness": "1e308"}, None, "SliceThickness is missing or not in (0, 1000] mm in 4 of 4"),
+            ({"SliceLocation": "1e308"}, None, "matrix"),
+            ({"GantryDetectorTilt": "1e308"}, None, "matrix"),
             ({"ImageType": None}, None, "ImageType is missing"),
             (
                 {"ImagePositionPatient": None},
@@ -561,6 +629,9 @@ class TestNifti:
             (np.maximum(make.chest(), -400), None, "no air: its lowest value is -400"),
             (make.chest()[:, :, :1], None, "one slice"),
             (make.chest(), np.diag([1, 1, 0, 1]), "not finite or not invertible"),
+            (make.chest(), np.diag([1e-3, 1, 5, 1]), "voxels with sides in [0.01, 1000] mm are wanted"),
+            (make.chest(), np.diag([1, 1, 1e4, 1]), "voxels with sides in [0.01, 1000] mm are wanted"),
+            (np.zeros((32_000, 1, 9), np.int16), None, "too large once it is square: 9 slices of 1 x 32000"),
             (
                 make.chest(),
                 np.array([[0.8, -0.6, 0, 0], [0.6, 0.8, 0, 0], [0, 0, 5, 0], [0, 0, 0, 1]]),
@@ -589,7 +660,11 @@ class TestNifti:
             assert "damaged: its NIfTI header or values cannot be read" in str(refused(path))
         path.write_bytes(whole)
         make.nifti(tmp_path / "y.nii", make.chest())
-        assert "one NIfTI file is wanted. Received: 2" in str(refused(tmp_path))
+        assert reason_of(tmp_path) == "one NIfTI file is wanted. Received: 2"
+
+    def test_a_reason_does_not_repeat_the_name_of_a_file(self, tmp_path):
+        (tmp_path / "Some_One.nii").write_bytes(b"x" * 500)
+        assert reason_of(tmp_path).startswith("damaged: its NIfTI header or values cannot be read (")
 
 
 class TestPictures:
@@ -603,7 +678,7 @@ class TestPictures:
         study = read_study(tmp_path)
         assert [path.name for path in study.pictures] == ["9.jpg", "10.png", "a2.tif", "a10"]
         assert study.volume is None and study.series.empty
-        assert reasons(study)["list.csv"].startswith("neither DICOM nor NIfTI nor an image")
+        assert reasons(study)["list.csv"].startswith("neither DICOM (no 'DICM' at byte 128) nor NIfTI nor an")
         assert reasons(study)["many.tif"] == "2 images in one file; one is wanted"
 
 
@@ -721,10 +796,10 @@ def _other_kinds(folder: Path) -> None:
         make.series(folder, change=lambda _, one: mark(one), number=number, **changes)
 
 
-@pytest.mark.parametrize(
-    "plant",
-    [_good, _mixed, _two_studies, _truncated, _invalid, _invalid_places, _damaged_headers, _other_kinds],
-)
+PLANTS = (_good, _mixed, _two_studies, _truncated, _invalid, _invalid_places, _damaged_headers, _other_kinds)
+
+
+@pytest.mark.parametrize("plant", PLANTS)
 def test_no_identifying_field_gets_out(tmp_path, plant, capfd, caplog):
     """A marker in every such field, in good and bad files, is in no table, message, log, warning or print."""
     folder = tmp_path / "study"
@@ -746,6 +821,64 @@ def test_the_markers_would_be_seen_without_the_care(tmp_path):
     _invalid(tmp_path)
     with pytest.warns(UserWarning, match="ZMARKIS"):
         assert pydicom.dcmread(next(tmp_path.iterdir())).InstanceNumber == "ZMARKIS"
+
+
+def _with_lungs(folder: Path) -> None:
+    make.series(folder, make.lungs(), lambda _, one: mark(one), PixelSpacing=[5, 5])
+
+
+def _unforeseen(folder: Path) -> None:
+    _with_lungs(folder)
+    (folder / "UNFORESEEN").touch()
+
+
+def _doubled(folder: Path) -> None:
+    """With another series that is not chosen, and copies."""
+    _with_lungs(folder)
+    _with_lungs(folder / "again")
+    make.series(folder, make.lungs(), lambda _, one: mark(one), number=2, PixelSpacing=[5, 5])
+
+
+@pytest.mark.parametrize(("workers", "some"), [(1, True), (1, False), (2, True)])
+def test_no_identifying_field_gets_into_a_prepared_data_set(
+    tmp_path, monkeypatch, capfd, caplog, workers, some
+):
+    """None is in any file that is written, nor said, be some studies good or all of them bad."""
+    plants = [*PLANTS, _unforeseen, *([_with_lungs, _doubled] if some else [])]
+    for plant in plants:
+        plant(tmp_path / "cases" / plant.__name__)
+    rows = [
+        {"path": one.__name__, "label": "x", "source": "s", "view": "UNKNOWN",
+         "patient_id": f"s:{i}", "case_id": f"s:{i}"}
+        for i, one in enumerate(plants)
+    ]  # fmt: skip
+    read = slices.read_study
+
+    def fail(path):
+        if (path / "UNFORESEEN").exists():
+            raise ValueError(str(pydicom.dcmread(next(path.glob("s1*")))))
+        return read(path)
+
+    if workers == 1:
+        monkeypatch.setattr(slices, "read_study", fail)
+    arguments = (manifests.make(rows, "test"), {"s": tmp_path / "cases"}, tmp_path / "out", 32)
+    text = ""
+    capfd.readouterr()
+    with warnings.catch_warnings(record=True) as caught, caplog.at_level(logging.DEBUG):
+        warnings.simplefilter("always")
+        try:
+            prepare_studies(*arguments, least=2 if some else 13, most=54, workers=workers)
+        except DataError as error:
+            text = "".join(traceback.format_exception(error)) + repr(error.__context__)
+    assert bool(text) != some
+    written = {path.name: path.read_bytes() for path in tmp_path.glob("out/**/*") if path.is_file()}
+    assert some == ({*store.FILES, "studies.csv", "series.csv"} <= set(written))
+    if some and workers == 1:
+        assert b"cannot be read: ValueError" in written["studies.csv"]
+    written = "".join(data.decode("latin1") for name, data in written.items() if name != "images.npy")
+    text += written + "".join(capfd.readouterr()) + caplog.text + "".join(str(one.message) for one in caught)
+    for secret in SECRETS:
+        assert secret not in text.replace(str(tmp_path), "").casefold(), secret
 
 
 def test_words_in_a_nifti_header_do_not_get_out_either(tmp_path, capfd, caplog):
@@ -784,3 +917,41 @@ def test_a_file_without_permission_is_listed(tmp_path):
     paths = make.series(tmp_path)
     paths[1].chmod(0)
     assert reasons(read_study(tmp_path)) == {paths[1].name: "cannot be read: Permission denied"}
+
+
+@pytest.mark.parametrize(("number", "listed"), [(errno.EACCES, True), (errno.EIO, False)])
+def test_a_folder_that_cannot_be_listed_is_said_and_an_unreachable_disk_is_an_error(
+    tmp_path, monkeypatch, number, listed
+):
+    make.series(tmp_path)
+    make.series(tmp_path / "sub", number=2)
+    scan = os.scandir
+
+    def deny(folder):
+        if Path(folder) in denied:
+            raise OSError(number, os.strerror(number), str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    denied = [tmp_path / "sub"]
+    if not listed:
+        with pytest.raises(OSError, match="Input/output error"):
+            read_study(tmp_path)
+        return
+    assert reasons(read_study(tmp_path)) == {"sub": "cannot be listed: Permission denied"}
+    denied = [tmp_path]
+    assert reason_of(tmp_path) == "cannot be listed: Permission denied"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_without_permission_is_listed(tmp_path):
+    make.series(tmp_path)
+    (tmp_path / "sub").mkdir(mode=0)
+    assert reasons(read_study(tmp_path)) == {"sub": "cannot be listed: Permission denied"}
+
+
+def test_links_that_go_round_in_circles_are_listed(tmp_path):
+    make.series(tmp_path)
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert set(reasons(read_study(tmp_path))) == {"a", "b"}

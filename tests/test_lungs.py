@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from covidtf.ct.lungs import lung_mask, lung_share
+from covidtf.ct.lungs import examine, lung_mask, lung_share
 from covidtf.ct.volume import Volume
 from covidtf.phantom.thorax.volume import thorax
 
@@ -104,3 +104,50 @@ def test_a_volume_without_body_or_without_air_has_no_lungs(value):
     """Nothing but air, and nothing but tissue, give an empty mask and shares of 0."""
     volume = volume_of(np.full((5, 40, 50), value, np.int16), (5.0, 2.0, 2.0))
     assert not lung_mask(volume).any() and lung_share(volume).tolist() == [0] * 5
+
+
+def is_cut(hu: np.ndarray) -> bool:
+    return examine(volume_of(np.ascontiguousarray(hu), (5.0, 2.0, 2.0)))[1]
+
+
+@pytest.mark.parametrize("finding", ["No Finding", "Lobar pneumonia"])
+def test_a_narrow_field_of_view_is_noticed_when_it_takes_lung_and_not_before(finding):
+    """Of phantoms of 376 mm width, 256 mm lose more than half of their slices and 336 mm lose none."""
+    hu = thorax(0, finding, spacing=(5.0, 2.0, 2.0)).hu[::-1]
+    slices = [int((lung_share(volume_of(part, (5.0, 2.0, 2.0))) >= 0.005).sum())
+              for part in (hu, hu[:, :, 20:-20], hu[:, :, 60:-60])]  # fmt: skip
+    assert slices[0] == slices[1] > 2 * slices[2]
+    assert not is_cut(hu) and not is_cut(hu[:, :, 20:-20])
+    assert is_cut(hu[:, :, 60:-60]) and is_cut(hu[:, :, 60:]) and is_cut(hu[:, 30:-30, 60:-60])
+
+
+def test_air_that_made_a_cut_image_square_does_not_hide_the_cut():
+    """Only the columns that were imaged have an edge."""
+    hu = box_chest()
+    cut = np.full_like(hu, -1024)
+    cut[:, :, 35:] = hu[:, :, 35:]
+    assert is_cut(cut) and not is_cut(hu)
+
+
+def test_a_single_row_or_column_has_no_edge():
+    """What is thinner than a pixel of the mask's grid is not looked at."""
+    hu = np.full((8, 40, 40), -1024, np.int16)
+    hu[:, 17] = 40
+    assert not is_cut(hu) and not examine(volume_of(hu.transpose(0, 2, 1), (5.0, 0.7, 0.7)))[1]
+
+
+def test_air_around_a_wide_patient_is_no_cut_lung():
+    """A body from side to side, air between an arm and the chest at the edge, and a cut of one slice."""
+    hu = box_chest()
+    hu[:, 20:80] = np.where(hu[:, 20:80] == -1000, 40, hu[:, 20:80])
+    assert not is_cut(hu)
+    arm = hu.copy()
+    arm[:, 35:70, :8] = -1000
+    assert not is_cut(arm)
+    arm[:, 35:70, :8] = 40
+    arm[:, 35:70, :6] = -850
+    assert not is_cut(arm)  # 8.4 cm2
+    arm[9, 30:75, :15] = -850
+    assert not is_cut(arm)
+    arm[10, 30:75, :15] = -850
+    assert is_cut(arm)

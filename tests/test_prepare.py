@@ -337,6 +337,20 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+def test_tables_of_an_earlier_data_set_do_not_stay(chest, tmp_path):
+    """What the settings before named and the new ones do not goes; files of others stay."""
+    root, table = chest
+    out = tmp_path / "out"
+    prepare(table, {"s": root}, out, 32, "resize", workers=1)
+    settings = json.loads((out / "settings.json").read_text()) | {"tables": ["studies.csv", "../kept.csv"]}
+    (out / "settings.json").write_text(json.dumps(settings))
+    for name in ("studies.csv", "mine.csv", "../kept.csv"):
+        (out / name).write_text("a\n")
+    prepare(table, {"s": root}, out, 48, "resize", workers=1)
+    names = {path.name for path in out.iterdir()}
+    assert "studies.csv" not in names and "mine.csv" in names and (tmp_path / "kept.csv").exists()
+
+
 def test_a_full_disk_names_the_folder_and_keeps_the_older_data(chest, tmp_path, small_files):
     """When pixels cannot be written the error names the folder, and the data set that was there stays."""
     root, table = chest

@@ -3,6 +3,7 @@
 from pathlib import Path, PurePosixPath
 
 from covidtf.ct.dicom import read_dicom_study
+from covidtf.ct.headers import NO_PREAMBLE
 from covidtf.ct.nifti import ENDINGS, read_nifti
 from covidtf.ct.pictures import find_pictures
 from covidtf.ct.volume import Study, StudyError, Volume, rejected_table, series_table
@@ -22,7 +23,8 @@ def read_study(path: str | Path) -> Study:
     - A file: a NIfTI file, or a DICOM file of an enhanced multi-frame object.
 
     Hidden files and links out of the folder are not read. Nothing that a DICOM or NIfTI header says of a
-    person, place or time is kept or repeated: no name, id, date, UID or description; names of files are.
+    person, place or time is kept or repeated: no name, id, date, UID or description. The name of a file,
+    which may hold one, stands in its own row of a table, in no reason or note.
 
     Args:
         path: Folder or file.
@@ -40,12 +42,13 @@ def read_study(path: str | Path) -> Study:
     if not path.is_dir():
         raise StudyError(f"{path}: a folder or a file is wanted; there is none")
     names, rejected = _files(path)
+    if "." in rejected:
+        raise StudyError(f"{path}: {rejected['.']}")
     if any(_is_dicom(path / name) for name in names):
         return read_dicom_study(path, path, names, rejected)
     volumes = [name for name in names if name.casefold().endswith(ENDINGS)]
     if len(volumes) > 1:
-        shown = ", ".join(volumes[:3])
-        raise StudyError(f"{path}: one NIfTI file is wanted. Received: {len(volumes)} ({shown} ...)")
+        raise StudyError(f"{path}: one NIfTI file is wanted. Received: {len(volumes)}")
     if volumes:
         others = dict.fromkeys((name for name in names if name not in volumes), "not the NIfTI file")
         return _nifti(path, path, volumes[0], rejected | others)
@@ -75,7 +78,7 @@ def _nifti(path: Path, root: Path, name: str, rejected: dict[str, str]) -> Study
         volume = read_nifti(root / name)
     except RejectedError as error:
         table = rejected_table(rejected | {name: str(error)})
-        raise StudyError(f"{path}: {'' if path.name == name else name + ': '}{error}", None, table) from None
+        raise StudyError(f"{path}: {error}", None, table) from None
     slices, rows, columns = volume.hu.shape
     row = {"number": 1, "files": 1, "kind": "axial", "rows": rows, "columns": columns}
     row |= {"thickness_mm": volume.thickness, "kernel": volume.kernel}
@@ -87,5 +90,6 @@ def _pictures(path: Path, names: list[str], rejected: dict[str, str]) -> Study:
     pictures, others = find_pictures(path, names)
     rejected = rejected_table(rejected | others)
     if not pictures:
-        raise StudyError(f"{path}: no DICOM file, no NIfTI file and no slice image in it", None, rejected)
+        reason = f"no DICOM file ({NO_PREAMBLE}), no NIfTI file and no slice image in it"
+        raise StudyError(f"{path}: {reason}", None, rejected)
     return Study(None, pictures, series_table([]), rejected)

@@ -5,18 +5,26 @@ from pathlib import Path
 
 from covidtf.ct.fields import quiet
 from covidtf.ct.headers import Header, read_header
-from covidtf.ct.series import Series, compare, find_series, rank
+from covidtf.ct.series import Series, find_series, ranked
 from covidtf.ct.stack import build
 from covidtf.ct.volume import Study, StudyError, Volume, rejected_table, series_table
 from covidtf.sources.metadata import RejectedError
 
+# By the rules of `rank`.
 _CHOSEN = (
+    "it covers more of the body",
     "its thickness is nearest to 5 mm",
     "its kernel is for lung",
     "it has most slices",
     "it is first",
 )
-_OTHERS = ("is nearer to 5 mm", "has a lung kernel", "has more slices", "is first")
+_OTHERS = (
+    "covers more of the body",
+    "is nearer to 5 mm",
+    "has a lung kernel",
+    "has more slices",
+    "is first",
+)
 
 
 def read_dicom_study(path: Path, root: Path, names: Iterable[str], rejected: dict[str, str]) -> Study:
@@ -82,21 +90,27 @@ def _choose(
 ) -> tuple[Volume | None, dict[int, str]]:
     """Volume of the best series and each series' state; adds to `rejected`."""
     states = {one.number: f"rejected: {one.reason}" for one in series if one.reason}
-    usable = sorted((one for one in series if not one.reason), key=rank)
-    for i, best in enumerate(usable):
+    usable = [one for one in series if not one.reason]
+    while usable:
+        (best, key), *others = ranked(usable)
         try:
             volume, unused = build(root, list(best.slices))
         except RejectedError as error:
             states[best.number] = f"rejected: {error}"
+            usable.remove(best)
             continue
         rejected.update(unused)
-        others = usable[i + 1 :]
-        why = _CHOSEN[compare(best, others[0])] if others else "the only series that can be used"
+        why = _CHOSEN[_differ(key, others[0][1])] if others else "the only series that can be used"
         states[best.number] = f"chosen: {why}"
-        for one in others:
-            states[one.number] = f"not chosen: series {best.number} {_OTHERS[compare(best, one)]}"
+        for one, its_key in others:
+            states[one.number] = f"not chosen: series {best.number} {_OTHERS[_differ(key, its_key)]}"
         return volume, states
     return None, states
+
+
+def _differ(best: tuple, other: tuple) -> int:
+    """Index of the first rule that tells two series apart."""
+    return next(i for i, (a, b) in enumerate(zip(best, other, strict=True)) if a != b)
 
 
 def _summary(series: list[Series], states: dict[int, str]) -> str:

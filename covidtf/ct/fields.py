@@ -4,7 +4,6 @@ pydicom quotes values in its warnings, log records and exceptions. They end here
 absent.
 """
 
-import errno
 import logging
 import math
 import os
@@ -16,6 +15,8 @@ from contextlib import contextmanager
 from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+
+from covidtf.sources.folders import OF_ONE_FILE
 
 _lock = threading.Lock()
 _inside: list[object] = []
@@ -33,7 +34,6 @@ _GROUPS = {
     "ImageType": "CTImageFrameTypeSequence",
     "AcquisitionNumber": "FrameContentSequence",
 }
-_OF_ONE_FILE = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _RENAMED = {"ImageType": "FrameType", "AcquisitionNumber": "FrameAcquisitionNumber"}
 
 
@@ -85,12 +85,21 @@ def fault(error: Exception, what: str) -> str:
             unreachable disk) is raised again.
         what: Part of the file that was read.
     """
-    number = error.errno if isinstance(error, OSError) else None
-    if isinstance(error, MemoryError) or number not in (None, *_OF_ONE_FILE):
-        raise error
-    if number:
-        return f"cannot be read: {os.strerror(number)}"
+    words = system_words(error)
+    if words:
+        return f"cannot be read: {words}"
     return f"damaged: its {what} cannot be read ({type(error).__name__})"
+
+
+def system_words(error: Exception) -> str:
+    """What the system says of an error of one file, "" for an error that is not the system's.
+
+    An error that is not one file's fault (memory, an unreachable disk) is raised again.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, MemoryError) or number not in (None, *OF_ONE_FILE):
+        raise error
+    return os.strerror(number) if number else ""
 
 
 class Fields:

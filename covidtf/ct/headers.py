@@ -15,6 +15,10 @@ from covidtf.ct.kernels import kernel_of
 from covidtf.ct.refusals import refusal
 from covidtf.sources.metadata import RejectedError
 
+NO_PREAMBLE = "no 'DICM' at byte 128"
+THICKEST = 1000.0  # mm
+_FARTHEST = 10_000.0  # mm, along the table
+_STEEPEST = 90.0  # degrees
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _FLOATING = (0x7FE00008, 0x7FE00009)
 _UNDEFINED = 0xFFFFFFFF
@@ -116,7 +120,7 @@ def _open(path: Path) -> tuple[Dataset, str]:
         with path.open("rb") as file:
             start = file.read(132)
             if start[128:] != b"DICM":
-                raise RejectedError("not a DICOM file" if start else "empty file")
+                raise RejectedError(f"no DICOM file ({NO_PREAMBLE})" if start else "empty file")
             file.seek(0)
             dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
             if dataset.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
@@ -159,11 +163,11 @@ def _slice(fields: Fields, name: str, frame: int | None, signed: bool) -> Slice:
         spacing=fields.numbers("PixelSpacing", 2),
         orientation=fields.numbers("ImageOrientationPatient", 6),
         position=fields.numbers("ImagePositionPatient", 3),
-        location=fields.number("SliceLocation") if classic else None,
+        location=_within(fields.number("SliceLocation"), _FARTHEST) if classic else None,
         instance=fields.number("InstanceNumber") if classic else None,
         acquisition=fields.number("AcquisitionNumber"),
         thickness=_positive(fields.number("SliceThickness")),
-        tilt=fields.number("GantryDetectorTilt") or 0.0,
+        tilt=_within(fields.number("GantryDetectorTilt"), _STEEPEST) or 0.0,
         kernel=kernel_of(fields.texts("ConvolutionKernel")),
         slope=fields.number("RescaleSlope"),
         intercept=fields.number("RescaleIntercept"),
@@ -188,4 +192,8 @@ def _patient(fields: Fields) -> tuple[str, str, str]:
 
 
 def _positive(value: float | None) -> float | None:
-    return value if value is not None and value > 0 else None
+    return value if value is not None and 0 < value <= THICKEST else None
+
+
+def _within(value: float | None, most: float) -> float | None:
+    return value if value is not None and abs(value) <= most else None

@@ -3,8 +3,9 @@
 import numpy as np
 from PIL import Image
 from scipy import ndimage
+from scipy.spatial import ConvexHull
 
-from covidtf.ct.volume import Volume
+from covidtf.ct.volume import AIR, Volume
 
 TISSUE = -400  # HU; above it tissue, below it air or lung
 _GRID = 2.0  # mm, in plane; finer costs time and shows nothing that a share of an area needs
@@ -13,6 +14,9 @@ _LARGEST_HOLE = 1500.0  # mm2 in a slice; the mediastinum between joined lungs i
 _AIRWAY = (30.0, 800.0)  # mm2 in a slice, from a child's bronchus to the place where the trachea divides
 _MIDLINE = 30.0  # mm to the sides of the body's middle, where the trachea is looked for
 _AIRWAY_HU = -800  # mean of what is in the trachea, its edge included
+_LUNG_HU = -960  # median of cut lung; of the air between an arm and the chest it is lower
+_CUT = 1000.0  # mm2 of cut lung in a slice; folds of skin hold less air
+_IN_HULL = 0.3  # of cut lung's area; of the air around a real patient 0.05, of lung 0.4 at the least
 # Neighbours within the slice alone.
 _IN_PLANE = np.zeros((3, 3, 3), bool)
 _IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
@@ -47,8 +51,26 @@ def lung_share(volume: Volume) -> np.ndarray:
     Returns:
         float64, `(slices,)`, in [0, 1].
     """
-    lungs, body, _ = _find(volume)
-    return lungs.sum((1, 2)) / np.maximum(body.sum((1, 2)), 1)
+    return examine(volume)[0]
+
+
+def examine(volume: Volume) -> tuple[np.ndarray, bool]:
+    """`lung_share`, and whether lungs may be cut off by the edge of the image.
+
+    Lung that reaches the edge is outside the body for `lung_mask`, as the air around a patient is. It is told
+    by where it lies: in two or more of the middle half of the slices the body reaches the edge, and a piece
+    of what is beside it has 10 cm2 or more, and 0.3 of its area, within the body's convex hull, and a median
+    between -960 and -400 HU. Cut lung with severe emphysema is darker and not seen, nor is what is cut in
+    the outer slices alone.
+
+    Args:
+        volume: As `lung_mask` takes it; here the lungs may reach the edge.
+    """
+    lungs, body, step = _find(volume)
+    shares = lungs.sum((1, 2)) / np.maximum(body.sum((1, 2)), 1)
+    quarter = len(shares) // 4
+    middle = range(quarter, len(shares) - quarter)
+    return shares, sum(_is_cut(volume, body[number], number, step) for number in middle) > 1
 
 
 def _find(volume: Volume) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
@@ -145,3 +167,36 @@ def _followed(labels: np.ndarray, seed: np.ndarray, fits: np.ndarray) -> np.ndar
         elif above is not None:
             break
     return chosen
+
+
+def _is_cut(volume: Volume, body: np.ndarray, number: int, step: tuple[int, int]) -> bool:
+    """Whether lung reaches the edge of a slice."""
+    image = volume.hu[number]
+    # Air that made the image square, or stands for what was not imaged, has no edge of its own.
+    imaged = [np.flatnonzero((image > AIR).any(axis)) for axis in (1, 0)]
+    if not all(map(len, imaged)):
+        return False
+    box = tuple(
+        slice(-(-places[0] // side), (places[-1] + 1) // side)
+        for places, side in zip(imaged, step, strict=True)
+    )
+    inside = body[box]
+    if not inside.size or not (inside[[0, -1]].any() or inside[:, [0, -1]].any()):
+        return False
+    pixel = volume.spacing[1] * step[0] * volume.spacing[2] * step[1]
+    labels, _ = ndimage.label(~inside)
+    values, areas = _thin(image, step)[box], np.bincount(labels.ravel()) * pixel
+    pieces = [labels == label for label in np.flatnonzero(areas >= _CUT) if label]
+    pieces = [piece for piece in pieces if _LUNG_HU < np.median(values[piece]) < TISSUE]
+    hull = _hull(body)[box] if pieces else inside
+    return any(piece[hull].sum() >= max(_IN_HULL * piece.sum(), _CUT / pixel) for piece in pieces)
+
+
+def _hull(body: np.ndarray) -> np.ndarray:
+    """Convex hull of a slice of the body, as a mask."""
+    places = np.argwhere(body & ~ndimage.binary_erosion(body))
+    rows, columns = np.indices(body.shape)
+    hull = np.ones(body.shape, bool)
+    for row, column, offset in ConvexHull(places).equations:
+        hull &= row * rows + column * columns + offset <= 1e-9
+    return hull

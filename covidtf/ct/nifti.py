@@ -14,6 +14,7 @@ from covidtf.sources.metadata import RejectedError
 
 ENDINGS = (".nii", ".nii.gz")
 _MOST_OBLIQUE = 30.0
+_SIDES = (0.01, 1000.0)  # mm, of a voxel
 _MOST_VALUES = 2**31  # more than any scanner makes; a damaged header can ask for all memory
 
 
@@ -63,6 +64,9 @@ def _check(image: nib.Nifti1Pair) -> None:
         raise RejectedError(f"too large by its header: {' x '.join(map(str, image.shape))} values")
     if image.get_data_dtype().kind not in "iuf":
         raise RejectedError("its values are not plain numbers")
+    sides = voxel_sizes(affine)
+    if sides.min() < _SIDES[0] or sides.max() > _SIDES[1]:
+        raise RejectedError(f"voxels with sides in [{_SIDES[0]:g}, {_SIDES[1]:g}] mm are wanted")
     oblique = np.degrees(obliquity(affine).max())
     if oblique > _MOST_OBLIQUE:
         raise RejectedError(f"oblique by {oblique:.1f} degrees; at most {_MOST_OBLIQUE:.0f} are accepted")
@@ -81,7 +85,10 @@ def _hounsfield(values: np.ndarray, slope: float, intercept: float) -> np.ndarra
     count, rows, columns = values.shape
     if count < 2:
         raise RejectedError("one slice; at least two are wanted")
-    hu, lowest = np.full((count, max(rows, columns), max(rows, columns)), AIR, np.int16), np.inf
+    side = max(rows, columns)
+    if count * side**2 > _MOST_VALUES:
+        raise RejectedError(f"too large once it is square: {count} slices of {rows} x {columns}")
+    hu, lowest = np.full((count, side, side), AIR, np.int16), np.inf
     # Slice by slice, because the whole volume in float64 takes four times the memory of the result.
     for square, stored in zip(hu, values, strict=True):
         one = stored * float(slope) + float(intercept)

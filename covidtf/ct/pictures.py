@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from covidtf.ct.fields import fault
+from covidtf.ct.headers import NO_PREAMBLE
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 
@@ -37,7 +38,7 @@ def _reason(path: Path) -> str:
             frames = getattr(image, "n_frames", 1)
             return f"{frames} images in one file; one is wanted" if frames > 1 else ""
     except Image.UnidentifiedImageError:
-        return f"neither DICOM nor NIfTI nor an image ({', '.join(FORMATS)})"
+        return f"neither DICOM ({NO_PREAMBLE}) nor NIfTI nor an image ({', '.join(FORMATS)})"
     # Damaged files make Pillow raise almost anything.
     except Exception as error:
         return fault(error, "image")

@@ -20,7 +20,7 @@ from covidtf.files import DataError, progress, refuse_rows
 from covidtf.images.prepare import file_state, fingerprint, in_order, resolve_roots
 from covidtf.images.store import Prepared, Store, is_complete, load, opened
 
-RULES = 1  # raised when the same study becomes other slices or pixels than before
+RULES = 2  # raised when the same study becomes other slices or pixels than before
 LEAST_LUNG = 0.005
 TABLES = ("series.csv", "studies.csv")
 STUDY_COLUMNS = (
@@ -45,8 +45,9 @@ def prepare_studies(
 
     A study is read as `ct.read_study` says. Slices in which `ct.lungs.lung_mask` has at least `least_lung` of
     the body's area are kept, evenly thinned to `most`; they are windowed and then resized. Slice images have
-    no Hounsfield units: all of them are taken as they are, thinned to `most`. A study that cannot be used is
-    listed in `rejected`, and so is each file of a study that was not used; the rest is still prepared.
+    no Hounsfield units: all of them are taken as they are, thinned to `most`. A study that cannot be used,
+    for whatever reason, is listed in `rejected`, and so is each file of a study that was not used; the rest
+    is still prepared.
 
     The result has one row per slice: the columns of its study, `image_id` with `#<slice>` after it, and
     `ct.slices.COLUMNS`; `sha256` is that of the slice's HU (int16, little-endian), or of the picture's file.
@@ -71,7 +72,8 @@ def prepare_studies(
         ValueError: If an argument is out of range or a source has no root.
         DataError: If the manifest is empty or malformed, a root is absent, no study at all can be used, or
             another process is preparing `folder`.
-        OSError: If `folder` cannot be written (read-only, disk full). What it held stays as it was.
+        OSError: If `folder` cannot be written (read-only, disk full), or the studies' disk cannot be
+            reached. What `folder` held stays as it was.
     """
     options = {"size": size, "level": level, "width": width, "most": most, "least": least,
                "least_lung": least_lung}  # fmt: skip

@@ -15,6 +15,10 @@ _MODALITIES = (
     *("AU", "CR", "DX", "DOC", "ECG", "IO", "KO", "MG", "MR", "NM", "OCT", "OT", "PR", "PT", "PX", "RF"),
     *("RTDOSE", "RTIMAGE", "RTPLAN", "RTSTRUCT", "SC", "SEG", "SM", "SR", "US", "XA", "XC"),
 )
+# Beyond these a header is damaged, and sums of its numbers are no numbers any more.
+_SIDES = (0.01, 100.0)  # mm, of a pixel
+_FARTHEST = 10_000.0  # mm
+_STEEPEST, _HIGHEST = 1000.0, 100_000.0  # HU per stored value; HU
 _NOT_HU = ("OD", "MGML", "Z_EFF", "ED", "EDW", "PCT")
 
 
@@ -62,7 +66,8 @@ def _not_decodable(fields: Fields, dataset: Dataset) -> tuple[str, str] | None:
     rows, columns = fields.shape
     if fields.number("SamplesPerPixel") != 1 or not colour.startswith("MONOCHROME"):
         return "colour", "colour pixels"
-    if not 0 < rows * columns <= MAX_PIXELS:
+    # Slices become square, so the longer side decides on the memory.
+    if min(rows, columns) <= 0 or max(rows, columns) ** 2 > MAX_PIXELS:
         return "damaged", f"matrix of {rows} x {columns}"
     if (fields.number("NumberOfFrames") or 1) > 1 and not dataset.get("PerFrameFunctionalGroupsSequence"):
         return "not CT", "several frames without functional groups"
@@ -74,8 +79,12 @@ def _not_decodable(fields: Fields, dataset: Dataset) -> tuple[str, str] | None:
 
 
 def _not_in_hu(fields: Fields) -> tuple[str, str] | None:
-    if not fields.number("RescaleSlope") or fields.number("RescaleIntercept") is None:
+    slope, intercept = fields.number("RescaleSlope"), fields.number("RescaleIntercept")
+    if not slope or intercept is None:
         return "not in HU", "no RescaleSlope and RescaleIntercept: values are not in Hounsfield units"
+    if abs(slope) > _STEEPEST or abs(intercept) > _HIGHEST:
+        wanted = f"RescaleSlope within {_STEEPEST:g} and RescaleIntercept within {_HIGHEST:.0f}"
+        return "not in HU", f"{wanted} are wanted: values are not in Hounsfield units"
     if fields.text("RescaleType").upper() in _NOT_HU:
         return "not in HU", "RescaleType says that values are not in Hounsfield units"
     return None
@@ -83,8 +92,13 @@ def _not_in_hu(fields: Fields) -> tuple[str, str] | None:
 
 def _not_axial(fields: Fields) -> tuple[str, str] | None:
     cosines = fields.numbers("ImageOrientationPatient", 6)
-    if cosines is None or min(fields.numbers("PixelSpacing", 2) or (0,)) <= 0:
+    spacing = fields.numbers("PixelSpacing", 2) or (0,)
+    if cosines is None or min(spacing) <= 0:
         return "unplaced", "no valid ImageOrientationPatient and PixelSpacing"
+    if min(spacing) < _SIDES[0] or max(spacing) > _SIDES[1]:
+        return "unplaced", f"PixelSpacing in [{_SIDES[0]:g}, {_SIDES[1]:g}] mm is wanted"
+    if max(map(abs, fields.numbers("ImagePositionPatient", 3) or (0,))) > _FARTHEST:
+        return "unplaced", f"ImagePositionPatient within {_FARTHEST:.0f} mm is wanted"
     along_row, along_column = np.array(cosines[:3]), np.array(cosines[3:])
     lengths = np.linalg.norm(along_row), np.linalg.norm(along_column)
     if not np.allclose(lengths, 1, atol=1e-2) or abs(along_row @ along_column) > 1e-2:

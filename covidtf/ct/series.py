@@ -40,6 +40,11 @@ class Series:
         return None if self.reason else float(np.median(np.diff(np.unique(distances(list(self.slices))))))
 
     @property
+    def length(self) -> float:
+        """Distance between its first and last slice along the normal, mm."""
+        return 0.0 if self.reason else float(np.ptp(distances(list(self.slices))))
+
+    @property
     def kernel(self) -> str:
         """`"lung"`, `"other"` or `"unknown"`."""
         return common_kernel(self.slices or self.headers)
@@ -83,22 +88,28 @@ def find_series(headers: Iterable[Header]) -> list[Series]:
     ]
 
 
-def rank(series: Series) -> tuple:
+def rank(series: Series, longest: float) -> tuple:
     """Key by which the best series comes first.
 
-    1. Thickness nearest to 5 mm, the difference rounded to 0.1 mm: what the published data set has.
-    2. A lung kernel.
-    3. More slices.
-    4. The lower SeriesNumber.
+    1. A length along the normal of at least half of the longest series': not a few slices taken for detail.
+    2. Thickness nearest to 5 mm, the difference rounded to 0.1 mm: what the published data set has.
+    3. A lung kernel.
+    4. More slices.
+    5. The lower SeriesNumber.
+
+    Args:
+        series: One that can be used.
+        longest: Length of the longest that can be used, mm.
     """
     off = math.floor(abs(series.thickness - WANTED_THICKNESS) * 10 + 0.5) / 10
-    return off, series.kernel != "lung", -series.count, series.number
+    return 2 * series.length < longest, off, series.kernel != "lung", -series.count, series.number
 
 
-def compare(best: Series, other: Series) -> int:
-    """Index of the first rule of `rank` that tells two series apart."""
-    pairs = zip(rank(best), rank(other), strict=True)
-    return next(i for i, (a, b) in enumerate(pairs) if a != b)
+def ranked(usable: Iterable[Series]) -> list[tuple[Series, tuple]]:
+    """Series that can be used, each with its `rank`, the best first."""
+    usable = list(usable)
+    longest = max((one.length for one in usable), default=0.0)
+    return sorted(((one, rank(one, longest)) for one in usable), key=lambda pair: pair[1])
 
 
 def _number(group: list[Header]) -> float:

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from covidtf.ct import read_study
-from covidtf.ct.lungs import lung_share
+from covidtf.ct.fields import system_words
+from covidtf.ct.lungs import examine
 from covidtf.ct.nifti import ENDINGS
 from covidtf.ct.volume import Study, StudyError, Volume
 from covidtf.files import DataError, sha256
@@ -21,6 +22,7 @@ COLUMNS = (
     "slice", "slices", "position_mm", "thickness_mm", "kernel", "lung_share", "chosen",
     "width", "height", "mode", "format", "bits", "phash",
 )  # fmt: skip
+CUT_OFF = "lungs may be cut off by the edge of the image"
 Row = tuple[bytes | None, dict]
 
 
@@ -115,17 +117,18 @@ def prepare_study(
         _check(place, known)
         names = _names(place)
         record["study"]["files"] = len(names)
-        study = read_study(place)
-        _report(record, study)
+        study = _read(place, record)
         record["study"]["kind"] = _kind(study, names)
         if study.volume is None:
             rows = _of_pictures(study.pictures, place, record, size, most, least)
         else:
             rows = _of_volume(study.volume, record, size, (level, width), (most, least, least_lung))
     except DataError as error:
-        if isinstance(error, StudyError):
-            _report(record, error)
         record["reason"] = str(error).removeprefix(f"{place}: ").replace(f"{roots[source]}/", "")
+        return [(None, record)]
+    # A fault that nobody foresaw costs one study, not all; its text may quote a header.
+    except Exception as error:
+        record["reason"] = f"cannot be read: {system_words(error) or type(error).__name__}"
         return [(None, record)]
     record["rows"] = record["study"]["chosen"] = len(rows)
     return [(None, record), *rows]
@@ -139,6 +142,16 @@ def _check(place: Path, known: str) -> None:
     found = sha256(place)
     if found != known:
         raise DataError(f"sha256 is {found}, the manifest says {known}")
+
+
+def _read(place: Path, record: dict) -> Study:
+    try:
+        study = read_study(place)
+    except StudyError as error:
+        _report(record, error)
+        raise
+    _report(record, study)
+    return study
 
 
 def _report(record: dict, study: Study | StudyError) -> None:
@@ -169,7 +182,7 @@ def _of_volume(
     grey: tuple[float, float],
     limits: tuple[int, int, float],
 ) -> list[Row]:
-    shares = lung_share(volume)
+    shares, cut = examine(volume)
     showing = int((shares >= limits[2]).sum())
     study = record["study"] | {
         "slices": len(shares),
@@ -177,10 +190,13 @@ def _of_volume(
         "thickness_mm": round(float(volume.thickness), 3),
         "spacing_mm": " x ".join(f"{side:.4g}" for side in volume.spacing),
         "kernel": volume.kernel,
-        "notes": "; ".join(volume.notes),
+        "notes": "; ".join((*volume.notes, *((CUT_OFF,) if cut else ()))),
     }
     record["study"] = study
-    kept = choose(shares, *limits)
+    try:
+        kept = choose(shares, *limits)
+    except DataError as error:
+        raise DataError(f"{error}{_untried(record)}") from None
     common = {name: study[name] for name in ("slices", "thickness_mm", "kernel")}
     height, width = volume.hu.shape[1:]
     shape = {"width": width, "height": height, "mode": "HU", "format": study["kind"], "bits": 16}
@@ -198,6 +214,11 @@ def _of_volume(
         }
         rows.append((pixels.tobytes(), known))
     return rows
+
+
+def _untried(record: dict) -> str:
+    others = sum(series["state"].startswith("not chosen") for series in record["series"])
+    return f"; other series that could be used and were not tried: {others}" if others else ""
 
 
 def _of_pictures(

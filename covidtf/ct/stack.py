@@ -8,7 +8,7 @@ import numpy as np
 from pydicom.pixels import iter_pixels
 
 from covidtf.ct.fields import fault
-from covidtf.ct.headers import Slice
+from covidtf.ct.headers import THICKEST, Slice
 from covidtf.ct.volume import AIR, Volume, check_air, matrix_note, place
 from covidtf.sources.metadata import RejectedError
 
@@ -159,7 +159,7 @@ def _without_copies(
         if places[i] - places[first] > SAME_PLACE:
             alone.append(i)
         elif np.array_equal(hu[i], hu[first]):
-            copies[slices[i].path] = f"equal copy of {slices[first].path}"
+            copies[slices[i].path] = "equal copy of another file"
         else:
             raise RejectedError("two different images at one position")
     used = {slices[i].path for i in alone}
@@ -193,7 +193,8 @@ def _notes_on_images(slices: list[Slice]) -> Iterator[str]:
     without = sum(one.thickness is None for one in slices)
     if without:
         instead = "the distance between slices" if without == len(slices) else "that of the others"
-        yield f"SliceThickness is missing in {without} of {len(slices)} slices; {instead} stands in"
+        reason = f"SliceThickness is missing or not in (0, {THICKEST:g}] mm"
+        yield f"{reason} in {without} of {len(slices)} slices; {instead} stands in"
     if len({one.kernel for one in slices}) > 1:
         yield "slices have different kernels"
 

@@ -94,8 +94,10 @@ def check_air(lowest: float) -> None:
     """Pass if `lowest`, the lowest value of a volume's own pixels, can be air.
 
     Raises:
-        RejectedError: It is above `HIGHEST_AIR`.
+        RejectedError: It is above `HIGHEST_AIR`, or infinite because there are no pixels but padding.
     """
+    if np.isinf(lowest):
+        raise RejectedError("every pixel is padding")
     if lowest > HIGHEST_AIR:
         raise RejectedError(
             f"no air: its lowest value is {int(lowest)}, so values are not in Hounsfield units"

@@ -206,6 +206,11 @@ class Store:
             file.seek(length)
 
     def _publish(self) -> None:
+        # Its settings tell which tables the data set before had; once they are gone nothing does.
+        before = set(_tables(self._folder)) - set(_names(self._settings))
+        for path in self._folder.glob("*.csv"):
+            if path.name in before:
+                path.unlink()
         (self._folder / FILES[-1]).unlink(missing_ok=True)
         for name in _names(self._settings):
             if (self._work / name).exists():
@@ -246,6 +251,15 @@ def _naming(folder: Path) -> Iterator[None]:
 def _names(settings: dict) -> tuple[str, ...]:
     """Files of a data set in the order of publishing."""
     return (*FILES[:-1], *settings.get("tables", ()), FILES[-1])
+
+
+def _tables(folder: Path) -> list[str]:
+    """Further tables of the data set in `folder`; none without a data set or with damaged settings."""
+    try:
+        tables = read_json(folder / FILES[-1]).get("tables")
+    except (FileNotFoundError, DataError):
+        return []
+    return tables if isinstance(tables, list) else []
 
 
 def _open(path: Path) -> io.BufferedRandom:

@@ -1,5 +1,6 @@
 """Files beside a public data set's table: listed, matched to its rows, nothing dropped unseen."""
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from covidtf.sources.metadata import OUTSIDE, RejectedError, Row, is_outside
 REJECTED = ("source", "path", "row", "reason")
 # Rows of one file may differ in these only by mistake: they decide what a network is taught.
 DECISIVE = ("label", "finding", "view")
+# What a file or folder can be to blame for; anything else (an unreachable disk) concerns them all.
+OF_ONE_FILE = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Files:
 def list_files(root: str | Path, folders: Iterable[str]) -> Files:
     """Every file under `root/<folder>` for each of `folders`; links out of `root` are refused, not read.
 
+    A folder that cannot be listed is refused as a whole, with the reason.
+
     Args:
         root: Folder of the data set; it may be a link itself.
         folders: Relative paths with `/`; those that do not exist are left out.
@@ -69,18 +74,42 @@ def _scan(root: Path, waiting: list[str]) -> Iterator[tuple[str, str]]:
     waiting = [folder for folder in waiting if (root / folder).is_dir()]
     while waiting:
         folder = waiting.pop()
-        with os.scandir(root / folder) as entries:
-            for entry in entries:
-                path = f"{folder}/{entry.name}"
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(path)
-                else:
-                    # Reports are UTF-8, so a name that is not is shown with its bytes escaped.
-                    shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-                    yield shown, _reason_to_refuse(entry, root)
+        try:
+            with os.scandir(root / folder) as listing:
+                entries = list(listing)
+        except OSError as error:
+            yield _shown(folder), _fault(error, "listed")
+            continue
+        for entry in entries:
+            path = f"{folder}/{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(path)
+            else:
+                yield _shown(path), _reason_to_refuse(entry, root)
+
+
+def _shown(path: str) -> str:
+    """Reports are UTF-8, so a name that is not is shown with its bytes escaped."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _fault(error: OSError, what: str) -> str:
+    if error.errno not in OF_ONE_FILE:
+        raise error
+    return f"cannot be {what}: {os.strerror(error.errno)}"
 
 
 def _reason_to_refuse(entry: os.DirEntry, root: Path) -> str:
+    try:
+        return _reason_by_kind(entry, root)
+    except OSError as error:
+        return _fault(error, "read")
+    # So Python 3.11 to 3.12 tells of links that go round in circles.
+    except RuntimeError:
+        return "is a link that leads back to itself"
+
+
+def _reason_by_kind(entry: os.DirEntry, root: Path) -> str:
     if "\\" in entry.name or not entry.name.isprintable():
         return "has a name with a backslash or bytes that are not text"
     if entry.is_symlink() and is_outside(Path(entry.path), root):
