@@ -87,8 +87,8 @@ def data_folder(named: str, user: str) -> Path:
     named = named or os.environ.get("COVIDTF_DATA", "")
     if not named:
         raise DataError(
-            f"{user} needs public images: set `data_folder` or COVIDTF_DATA to a folder that holds them (README, "
-            "Use your own copies): covid-chestxray-dataset/, CheXpert-v1.0-small/, ChestX-ray14/, COVID-CT/, ..."
+            f"{user} needs public images: set `data_folder` or COVIDTF_DATA to a folder that holds them: "
+            "covid-chestxray-dataset/, CheXpert-v1.0-small/, ChestX-ray14/, COVID-CT/, COVID19-Diag/ and others"
         )
     folder = ROOT / Path(named).expanduser()
     if not folder.is_dir():
