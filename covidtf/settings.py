@@ -88,7 +88,7 @@ def data_folder(named: str, user: str) -> Path:
     if not named:
         raise DataError(
             f"{user} needs public images: set `data_folder` or COVIDTF_DATA to a folder that holds them: "
-            "covid-chestxray-dataset/, CheXpert-v1.0-small/, ChestX-ray14/, COVID-CT/, COVID19-Diag/ and others"
+            "covid-chestxray-dataset/, CheXpert-v1.0-small/, ChestX-ray14/, COVID-CT/, COVID19-Diag/, ..."
         )
     folder = ROOT / Path(named).expanduser()
     if not folder.is_dir():
