@@ -29,7 +29,9 @@ def slices_per_case(ax: Axes, manifest: pd.DataFrame) -> None:
         ax.plot([np.median(found)] * 2, [row - 0.42, row + 0.42], color="black", linewidth=1)
     names = [f"{label}\n{len(counts[label])} cases" for label in labels]
     ax.set_yticks(range(len(labels)), names)
-    ax.set(xlabel="Slices per case (grey: as in COVID19-Diag)", xlim=(0, None), ylim=(len(labels) - 0.4, -0.6))
+    ax.set(
+        xlabel="Slices per case (grey: as in COVID19-Diag)", xlim=(0, None), ylim=(len(labels) - 0.4, -0.6)
+    )
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
 
