@@ -173,7 +173,8 @@ def test_real_slices_in_smoke_size(real_data, tmp_path):
         next(step for step in experiment["steps"] if name in step)
         for name in ("02_ct_dataset", "05_deep_supervision")
     )
-    plain = network["05_deep_supervision"] | {"network": "SqueezeNet1_0", "seed": 0}
+    own = {"network": "SqueezeNet1_0", "weights": "tiny-imagenet", "seed": 0}
+    plain = network["05_deep_supervision"] | own
     fold = {"05_deep_supervision": plain | {"folds": 5, "fold": 1}}
     experiment["steps"] = [data, {"05_deep_supervision": plain}, fold]
     path = tmp_path / "covid-ct.yaml"
