@@ -1,7 +1,9 @@
 """Experiment files: from a YAML file and the command line to checked settings of every step."""
 
 import contextlib
+import difflib
 import itertools
+from collections.abc import Iterable
 from dataclasses import Field, asdict, fields
 from pathlib import Path
 
@@ -50,7 +52,7 @@ def plan(params: Path, overrides: dict[str, str], out: str | None = None) -> lis
     known = {item.name for kind, _ in steps for item in fields(kind)}
     unknown = sorted({*shared, *typed} - known)
     if unknown:
-        raise ValueError(f"{params}: no step has parameters {unknown}. Known are {sorted(known)}")
+        raise ValueError(f"{params}: no step has parameters {unknown}.{_meant(unknown, known)}")
     configs, named = [], {}
     for kind, own in steps:
         configs.append(_configure(params, kind, shared, _resolved(params, own, named), typed))
@@ -120,9 +122,14 @@ def _configure(params: Path, kind: type[Config], shared: dict, own: dict, typed:
     items = {item.name: item for item in fields(kind)}
     unknown = sorted(set(own) - set(items))
     if unknown:
-        raise ValueError(f"{params}: {kind.step} has no parameters {unknown}. Known are {sorted(items)}")
+        raise ValueError(f"{params}: {kind.step} has no parameters {unknown}.{_meant(unknown, items)}")
     values = shared | own | typed
     return kind(**{name: _number(item, values[name]) for name, item in items.items() if name in values})
+
+
+def _meant(unknown: list[str], known: Iterable[str]) -> str:
+    near = [name for word in unknown for name in difflib.get_close_matches(word, known, n=1)]
+    return f"{f' Did you mean {near}?' if near else ''} Known are {sorted(known)}"
 
 
 def _number(item: Field, value: object) -> object:

@@ -55,7 +55,9 @@ def _run_steps(configs: list[Config]) -> None:
     keys: dict[Path, tuple[str, str]] = {}
     for number, config in enumerate(configs, start=1):
         key = _key(config, [value for step, value in keys.values() if step in config.reads])
-        label = f"[{number}/{len(configs)}] {config.step} -> {shown(config.folder)}"
+        inside = config.folder.is_relative_to(ROOT)
+        place = shown(config.folder) if inside else config.folder
+        label = f"[{number}/{len(configs)}] {config.step} -> {place}"
         if _is_done(config.folder, key):
             print(f"{label}: nothing changed, skipped", flush=True)
         else:

@@ -58,9 +58,9 @@ def ablation(table: pd.DataFrame, metric: str, level: str) -> pd.DataFrame:
         level: "slice" or "case".
     Returns:
         Columns Part, Method, each of Started from, Label noise, Beta (other than 0) and further settings in
-        which rows differ, Seeds, Slices or Cases (patients), the metric, Within folds (if there are folds and
-        it is AUROC), Lowest to highest seed, Mean of the seeds' scores (if there are several), Gain over
-        cross-entropy, Gain over random weights (if starts differ).
+        which rows differ, Seeds, Slices or Cases (patients), of cases the Rule, the metric, Within folds (if
+        there are folds and it is AUROC), Lowest to highest seed, Mean of the seeds' scores (if there are
+        several), Gain over cross-entropy, Gain over random weights (if starts differ).
     Raises:
         DataError: If there is no such row.
     """
@@ -73,6 +73,8 @@ def ablation(table: pd.DataFrame, metric: str, level: str) -> pd.DataFrame:
         f"{n} ({p})" for n, p in zip(rows["n"], rows["patients"], strict=True)
     ]
     named = {"value": metric, "low": f"{metric}_low", "high": f"{metric}_high"}
+    if level == "case":
+        result["Rule (one per seed)"] = rows["rule"]
     result[f"{NAMES[metric]} (95 % CI)"] = _with_interval(rows.rename(columns=named), metric)
     if rows["within_folds"].notna().any():
         result["Within folds"] = ["" if pd.isna(mean) else f"{mean:.3f}" for mean in rows["within_folds"]]
@@ -133,7 +135,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 def _with_interval(results: pd.DataFrame, name: str) -> list[str]:
     cells = results[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
-    return ["cannot be told" if pd.isna(v) else f"{v:.3f} ({lo:.3f} to {hi:.3f})" for v, lo, hi in cells]
+    return ["cannot be told" if pd.isna(v) else f"{v:.3f} ({_limits(lo, hi, '.3f')})" for v, lo, hi in cells]
 
 
 def _range(table: pd.DataFrame) -> list[str]:
@@ -143,7 +145,11 @@ def _range(table: pd.DataFrame) -> list[str]:
 
 def _gains(table: pd.DataFrame, name: str) -> list[str]:
     cells = table[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
-    return ["" if pd.isna(v) else f"{v:+.3f} ({lo:+.3f} to {hi:+.3f})" for v, lo, hi in cells]
+    return ["" if pd.isna(v) else f"{v:+.3f} ({_limits(lo, hi, '+.3f')})" for v, lo, hi in cells]
+
+
+def _limits(low: float, high: float, form: str) -> str:
+    return "no interval" if pd.isna(low) else f"{low:{form}} to {high:{form}}"
 
 
 def _settings(rows: pd.DataFrame) -> dict[str, list[str]]:

@@ -80,6 +80,7 @@ def test_what_is_no_case_is_listed(classes):
     makers.image(classes / "normal" / "slice.png")
     (classes / "normal" / "empty").mkdir()
     (classes / "masks").mkdir()
+    (classes / "NC").mkdir()
     (classes / "README.txt").write_text("hello")
     (classes / "COVID_19" / "elsewhere").symlink_to(classes.parent)
     for path in (
@@ -93,10 +94,11 @@ def test_what_is_no_case_is_listed(classes):
     assert found["normal/slice.png"].startswith("no case: a folder, or a file of")
     assert found["normal/empty"] == found["Bacterial pneumonia/e"] == "the study's folder holds no file"
     assert found["masks"].startswith("the class must be one of")
+    assert found["NC"] == "a class folder without a case"
     assert found["README.txt"] == "no class folder: a file beside them"
     assert "leads out of the folder" in found["COVID_19/elsewhere"]
     assert found["Bacterial Pneumonia"] == "this class has no case"
-    assert len(found) == 7
+    assert len(found) == 8
 
 
 def test_train_and_test_folders_give_the_split(tmp_path):
@@ -149,7 +151,7 @@ def test_no_folder_and_no_case_are_errors(tmp_path):
 
 @pytest.mark.parametrize(
     ("word", "label"),
-    [("NCP", "COVID-19"), ("Covid 19", "COVID-19"), ("NORMAL", "Normal"), ("CP", "Bacterial Pneumonia")],
+    [("NCP", "COVID-19"), ("Covid 19", "COVID-19"), ("NORMAL", "Normal"), ("BP", "Bacterial Pneumonia")],
 )
 def test_words_for_classes(word, label):
     """The names people give to class folders."""
@@ -157,9 +159,10 @@ def test_words_for_classes(word, label):
 
 
 def test_an_unknown_word_is_refused():
-    """Viral pneumonia is none of the three classes."""
-    with pytest.raises(RejectedError, match="Received: 'viral pneumonia'"):
-        label_of("viral pneumonia")
+    """Viral pneumonia is none of the three classes, and pneumonia as such may be viral."""
+    for word in ("viral pneumonia", "pneumonia", "CP"):
+        with pytest.raises(RejectedError, match=f"Received: '{word}'"):
+            label_of(word)
 
 
 def covid_ct(folder, rows):

@@ -152,3 +152,12 @@ def test_documents_show_an_ablation(results):
     document.write_text("<!-- from: ablation tiny accuracy case --><!-- end -->\n")
     with pytest.raises(DataError, match="no such table; run notebook 10"):
         report.update_documents()
+
+
+def test_a_number_without_interval_says_so():
+    """A gain or score whose interval cannot be told is not shown with one of NaN."""
+    table = ablated([run("full"), run()])
+    table[["low", "high", "gain_low", "gain_high"]] = float("nan")
+    found = report.ablation(table, "auroc", "slice")
+    assert found["Macro AUROC (95 % CI)"].str.endswith("(no interval)").all()
+    assert "nan" not in found.to_csv()

@@ -60,7 +60,7 @@ def test_lists_make_a_step_of_each_value_and_names_stand_for_folders(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"epoch": "5"}, "no step has parameters .'epoch'.. Known are .*epochs"),
+        ({"epoch": "5"}, "no step has parameters .'epoch'.. Did you mean .'epochs'.. Known are "),
         ({"epochs": "many"}, "`epochs` must be int. Received: 'many'"),
         ({"smoke": "'false'"}, "`smoke` must be bool"),
         ({"weights": "{"}, "`weights` cannot be read as YAML"),

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pydicom
+import pydicom.data
 import pytest
 from PIL import Image
 from scipy.special import log_softmax, softmax
@@ -477,3 +479,13 @@ def test_settings_of_the_notebook_are_all_decisive():
     new = asdict(DeepConfig()).keys() - asdict(TrainConfig()).keys()
     assert new == set(training.DEEP)
     assert Path(training.__file__).is_file()
+
+
+def test_a_dicom_file_is_not_scored_by_a_run_of_ct(run, tmp_path):
+    """Its own window would show it otherwise than the slices that the network learnt from: it is listed."""
+    path = Path(pydicom.data.get_testdata_file("CT_small.dcm"))
+    shutil.copy(path, tmp_path / "slice.dcm")
+    Image.fromarray(data().images[0, :, :, 0]).save(tmp_path / "slice.png")
+    assert scoring.score(run, [tmp_path], tmp_path.with_suffix(".csv")) == (1, 1)
+    rejected = pd.read_csv(scoring.rejected_path(tmp_path.with_suffix(".csv")))
+    assert rejected["reason"].str.contains("windowed as in notebook 02").all()

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from covidtf.files import DataError
 from covidtf.settings import NAME, Config, at_least, data_folder
 
 
@@ -101,11 +102,17 @@ class CTConfig(Config):
             )
         if self.folds in (1, 2):
             raise ValueError(f"`folds` must be 0, or at least 3. Received: {self.folds}")
+        if self.dataset == "phantom" and self.cases in (1, 2):
+            raise ValueError(f"`cases` must be 0, or at least 3, one per class. Received: {self.cases}")
 
     @property
     def source_folder(self) -> Path:
-        """Folder of the public data sets; raises as `data_folder` does."""
-        return data_folder(self.data_folder, f"dataset {self.dataset!r}")
+        """The data set's own folder; raises as `data_folder` does, or if it is absent there."""
+        name = {"covid19-diag": "COVID19-Diag", "covid-ct": "COVID-CT"}[self.dataset]
+        folder = data_folder(self.data_folder, f"dataset {self.dataset!r}") / name
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder; dataset {self.dataset!r} is looked for there")
+        return folder
 
 
 @dataclass(frozen=True, kw_only=True)

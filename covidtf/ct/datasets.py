@@ -9,7 +9,7 @@ from covidtf.config import CTConfig
 from covidtf.ct.prepare import prepare_studies
 from covidtf.datasets import Collected, Division, fewer
 from covidtf.duplicates import duplicates
-from covidtf.files import DataError, read_json, refuse_rows
+from covidtf.files import read_json, refuse_rows
 from covidtf.images.prepare import Prepared, prepare
 from covidtf.phantom.ct import write_cts
 from covidtf.sources.covid_ct import COVID_CT, read_covid_ct
@@ -36,9 +36,7 @@ def collect(config: CTConfig) -> Collected:
         "covid19-diag": (COVID19_DIAG, read_covid19_diag),
         "covid-ct": (COVID_CT, read_covid_ct),
     }[config.dataset]
-    folder = config.source_folder / name
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; dataset {config.dataset!r} is looked for there")
+    folder = config.source_folder
     table, rejected = read(folder)
     found = Collected(table, {name: folder}, rejected, pd.DataFrame())
     if not config.cases:
@@ -108,6 +106,12 @@ def divide(config: CTConfig, table: pd.DataFrame) -> Division:
 def _either(pairs: pd.DataFrame, rows: pd.DataFrame) -> pd.Series:
     """Which pairs have an image of `rows`."""
     return pairs["image_id_a"].isin(rows["image_id"]) | pairs["image_id_b"].isin(rows["image_id"])
+
+
+def dropped(division: Division) -> pd.DataFrame:
+    """The cases that `divide` took out, as rows of the rejected: source, path, row, reason."""
+    cases = division.dropped.drop_duplicates("case_id")
+    return cases[["source", "path", "reason"]].assign(row="")[["source", "path", "row", "reason"]]
 
 
 def series_summary(prepared: Prepared) -> pd.DataFrame:

@@ -38,6 +38,10 @@ class Volume:
     kernel: str
     notes: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        sides = " x ".join(map(str, self.hu.shape))
+        return f"Volume({sides}, {self.thickness:g} mm slices, kernel {self.kernel}, notes {self.notes})"
+
 
 @dataclass(frozen=True)
 class Study:

@@ -19,7 +19,8 @@ def slices_per_case(ax: Axes, manifest: pd.DataFrame) -> None:
     """
     counts = manifest.groupby(["label", "case_id"]).size()
     labels = sorted(set(manifest["label"]), key=list(style.COLOURS).index)
-    ax.axvspan(*PUBLISHED, color="#EEEEEE", zorder=0)
+    most = max(counts.max() * 1.1, 8)
+    ax.axvspan(PUBLISHED[0], min(PUBLISHED[1], most), color="#EEEEEE", zorder=0)
     for row, label in enumerate(labels):
         found, colour = counts[label].sort_values().to_numpy(), style.COLOURS[label]
         # Cases with equally many slices side by side, so that none hides another.
@@ -30,7 +31,7 @@ def slices_per_case(ax: Axes, manifest: pd.DataFrame) -> None:
     names = [f"{label}\n{len(counts[label])} cases" for label in labels]
     ax.set_yticks(range(len(labels)), names)
     ax.set(
-        xlabel="Slices per case (grey: as in COVID19-Diag)", xlim=(0, None), ylim=(len(labels) - 0.4, -0.6)
+        xlabel="Slices per case (grey: as in COVID19-Diag)", xlim=(0, most), ylim=(len(labels) - 0.4, -0.6)
     )
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)

@@ -11,6 +11,7 @@ from scipy.special import softmax
 
 from covidtf.files import DataError, progress
 from covidtf.images import decode, fit, read_bytes
+from covidtf.images.dicom import is_dicom
 from covidtf.images.prepare import in_order
 from covidtf.scoring.engines import ENGINES
 from covidtf.scoring.tables import Tables, find, own_files, rejected_path
@@ -116,6 +117,9 @@ def _prepare(path: Path, trained: Trained) -> tuple[str, np.ndarray | str]:
     """sha256 of a file and its pixels, or the reason why there are none."""
     try:
         data = read_bytes(path)
+        if trained.deep and is_dicom(data):
+            # Shown by the window in its header, it would not look like what the network learnt from.
+            raise DataError("a DICOM file; of CT, slices are wanted as images, windowed as in notebook 02")
         decoded = decode(data, trained.channels, trained.size)
     except DataError as error:
         return "", str(error)

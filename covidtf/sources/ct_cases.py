@@ -30,7 +30,8 @@ TABLE = "cases.csv"
 _WORDS = {
     "COVID-19": {"covid19", "covid", "ncp", "covidct", "ctcovid"},
     "Normal": {"normal", "normals", "normalcases", "nc", "healthy", "control", "controls"},
-    "Bacterial Pneumonia": {"bacterialpneumonia", "bacterial", "bp", "cp", "pneumonia"},
+    # Not "CP" and "pneumonia": elsewhere these are common pneumonias, viral ones too.
+    "Bacterial Pneumonia": {"bacterialpneumonia", "bacterial", "bp"},
 }
 _SPLITS = {"train": "train", "training": "train", "val": "val", "test": "test", "testing": "test"}
 _FILES = (".nii", ".nii.gz", ".dcm")
@@ -43,7 +44,7 @@ def read_covid19_diag(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     test); a path is relative to the folder and leads to a study. Or class folders, each entry of which is a
     case: a folder of DICOM files or of slice images, or a file (.nii, .nii.gz, .dcm of several frames). Class
     folders may lie in `train/` and `test/`, and are known by many names: "COVID-19", "covid_19", "NCP";
-    "Normal", "healthy"; "Bacterial Pneumonia", "bacterial", "BP", "CP".
+    "Normal", "healthy"; "Bacterial Pneumonia", "bacterial", "BP".
 
     The names of cases go into every table: they must not be patients' names. A case is taken for a patient,
     unless `cases.csv` says otherwise. Where each class numbers its cases anew, the class becomes part of the
@@ -158,6 +159,8 @@ def _in_folders(root: Path, rejected: list[dict]) -> Iterator[dict]:
             except RejectedError as error:
                 rejected.append({"path": path, "row": "", "reason": str(error)})
                 continue
+            if not _entries(place):
+                rejected.append({"path": path, "row": "", "reason": "a class folder without a case"})
             yield from _cases(root, place, label, split, rejected)
 
 
