@@ -90,6 +90,12 @@ def test_names_of_data_under_an_agreement_are_hashes():
     assert found["image_id"].is_unique and len(set(found["case_id"])) == 1
 
 
+def test_many_runs_are_kept_without_a_warning():
+    """The columns of fifty runs, of which pandas complained in an executed notebook."""
+    found = record.scores(named([run(seed=seed) for seed in range(50)]))
+    assert len(found.columns) == 10 + 50 * 3
+
+
 def test_folds_are_told_apart():
     """Each row of a cross-validation says whose test it is."""
     found = record.scores(named(folds(0)))

@@ -93,4 +93,5 @@ def _by_part(runs: Sequence[Run], rows: dict[str, pd.DataFrame]) -> dict[str, pd
         columns = [name for name in own if name.startswith("score_")]
         own = own[columns].rename(columns=lambda name, run=run: f"{run.run_id} {name.removeprefix('score_')}")
         parts.setdefault(judged.part(run), []).append(own)
-    return {name: pd.concat(tables, axis=1).reset_index() for name, tables in parts.items()}
+    # Copies, or pandas warns of the hundreds of columns that were put together one by one.
+    return {name: pd.concat(tables, axis=1).copy().reset_index().copy() for name, tables in parts.items()}
