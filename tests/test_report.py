@@ -111,7 +111,7 @@ def test_an_ablation_shows_what_its_rows_differ_in(tmp_path):
     shown = report.ablation(table, "auroc", "case")
     assert list(shown) == [
         *("Part", "Method", "Started from", "Label noise", "Head epochs", "Seeds", "Cases (patients)"),
-        *("Macro AUROC (95 % CI)", "Within folds", "Lowest to highest seed"),
+        *("Rule (one per seed)", "Macro AUROC (95 % CI)", "Within folds", "Lowest to highest seed"),
         *("Gain over cross-entropy (95 % CI)", "Gain over random weights (95 % CI)"),
     ]
     assert shown["Label noise"].tolist() == ["0 %", "0 %", "0 %", "12.5 %", "", "0 %"]

@@ -182,3 +182,44 @@ def test_what_readme_says_of_resnet18s_transfer_holds():
     means = overall.pivot_table(index="start", columns="strategy", values="auroc").dropna(subset="last layer")
     assert len(means) == 3
     assert ((means["last layer"] - means["all layers"]).abs() < 0.04).all()
+
+
+def ablation_rows(experiment, metric="auroc", part="split"):
+    """Rows of a published ablation on the data set's split, without baselines."""
+    table = pd.read_csv(RESULTS / experiment / "10_ablation" / "ablation.csv")
+    return table[(table["metric"] == metric) & (table["part"] == part) & table["loss"].notna()]
+
+
+def test_what_readme_says_of_the_ablation_on_phantoms_holds():
+    """Full gains without and with 20 % of noise, learned weights by slice too; the single parts do not."""
+    rows = ablation_rows("phantom-ct-ablation").set_index(["level", "method", "label_noise"])["gain_is"]
+    assert len(rows) == 30
+    learned = "deep supervision, learned weights"
+    for noise, told in ((0.0, "above 0"), (0.1, "not told from 0"), (0.2, "above 0")):
+        assert rows["slice", "full", noise] == rows["case", "full", noise] == told
+        assert rows["slice", learned, noise] == told
+        for single in ("class-balanced", "deep supervision"):
+            assert rows["slice", single, noise] == "not told from 0"
+    values = ablation_rows("phantom-ct-ablation").query("level == 'slice'")
+    plain = values[values["method"] == "cross-entropy"].set_index("label_noise")["value"]
+    assert plain[0.0] - plain[0.2] > values["gain"].max()
+    assert values["value"].max() < 0.75
+    noisy = values[values["label_noise"] > 0]
+    assert (noisy["highest"] - noisy["lowest"]).max() > values["gain"].max()
+
+
+def test_what_readme_says_of_real_slices_holds():
+    """Tiny ImageNet gains over random weights, the full method over nothing, and one gain is below 0."""
+    table = pd.read_csv(RESULTS / "covid-ct" / "10_ablation" / "ablation.csv")
+    started = table[table["start_gain"].notna()]
+    assert len(started) == 6 and (started["start_gain_low"] > 0).all()
+    full = table[table["method"] == "full"].set_index(["level", "metric"])["gain_is"]
+    assert len(full) == 6 and not (full == "above 0").any()
+    assert full["slice", "f1"] == "below 0" and (full == "below 0").sum() == 1
+    slices = ablation_rows("covid-ct").query("level == 'slice'")
+    assert (slices["value"] < 0.94).all()
+    by_case = ablation_rows("covid-ct").query("level == 'case'")
+    assert (by_case["value"].to_numpy() > slices["value"].to_numpy()).all()
+    assert (slices["ensemble"] > slices["value"]).all()
+    baseline = table[(table["part"] != "split") & (table["metric"] == "auroc") & (table["level"] == "slice")]
+    assert (baseline.loc[baseline["loss"].isna(), "low"] > 0.5).all()
