@@ -223,3 +223,14 @@ def test_what_readme_says_of_real_slices_holds():
     assert (slices["ensemble"] > slices["value"]).all()
     baseline = table[(table["part"] != "split") & (table["metric"] == "auroc") & (table["level"] == "slice")]
     assert (baseline.loc[baseline["loss"].isna(), "low"] > 0.5).all()
+
+
+def test_what_readme_says_of_frozen_backbones_holds():
+    """Out of fold both starts are below what they reach on val, and above the baseline out of fold."""
+    parts = [ablation_rows("covid-ct-frozen", part=part) for part in ("split", "cross-validation, 5 folds")]
+    on_val, out_of_fold = (rows.set_index(["level", "start"])["value"] for rows in parts)
+    assert len(on_val) == len(out_of_fold) == 4
+    assert (out_of_fold < on_val[out_of_fold.index]).all()
+    table = pd.read_csv(RESULTS / "covid-ct-frozen" / "10_ablation" / "ablation.csv")
+    baseline = table[table["loss"].isna() & (table["part"] != "split") & (table["metric"] == "auroc")]
+    assert out_of_fold.min() > baseline["value"].max()
