@@ -8,6 +8,7 @@ from covidtf.files import DataError
 
 __all__ = ["add_val", "balance", "check", "duplicates", "groups", "split", "strict"]
 
+BALANCES = ("none", "oversample", "undersample", "source")
 RANK = {"train": 0, "val": 1, "test": 2}
 OVERLAP = ("kind", "value", "image_id_a", "split_a", "image_id_b", "split_b")
 
@@ -132,11 +133,13 @@ def balance(
 
     Oversampling shows the class that falls short more often: n rows reach a total of m by being shown
     `m // n` times each and `m % n` of them, drawn at random, once more. Undersampling leaves rows of the
-    other class out, drawn at random. m is the nearest integer, halves upwards.
+    other class out, drawn at random. m is the nearest integer, halves upwards. "source" has the totals of
+    oversampling and divides each class's equally among its sources, so that no source of a class outweighs
+    another; where that is less than a source has, rows are left out.
 
     Args:
         table: Manifest with `split`. Augmented rows count as rows; row order does not matter.
-        how: "oversample", "undersample" or "none" (every row once).
+        how: "oversample", "undersample", "source" or "none" (every row once).
         ratio: Wanted rows of `label` per row of the others, > 0.
         label: The class on the left of the ratio.
         seed: Any integer >= 0.
@@ -144,32 +147,45 @@ def balance(
         Copy of `table` with the integer column `copies`: 0 is left out; 1 in val and test, 0 without split.
     Raises:
         ValueError: If `how` or `ratio` is not one of these.
-        DataError: If train lacks `label` or the others, or undersampling would leave nothing of a class.
+        DataError: If train lacks `label` or the others, or a class would be left with nothing.
     """
-    if how not in ("oversample", "undersample", "none"):
-        raise ValueError(f'`how` must be "oversample", "undersample" or "none". Received: {how!r}')
+    if how not in BALANCES:
+        raise ValueError(f"`how` must be one of {BALANCES}. Received: {how!r}")
     if not 0 < ratio < np.inf:
         raise ValueError(f"`ratio` must be above 0. Received: {ratio}")
     copies = (table["split"] != "").astype(int)
     if how != "none":
         train = table[table["split"] == "train"].sort_values("image_id")
-        chosen, total = _resampled(train, train["label"] == label, how, ratio)
-        shuffled = np.random.default_rng([seed, 2]).permutation(chosen)
-        copies.loc[shuffled] = total // len(chosen) + (np.arange(len(chosen)) < total % len(chosen))
+        random = np.random.default_rng([seed, 2])
+        for chosen, total in _resampled(train, train["label"] == label, how, ratio):
+            shuffled = random.permutation(chosen)
+            copies.loc[shuffled] = total // len(chosen) + (np.arange(len(chosen)) < total % len(chosen))
     return table.assign(copies=copies)
 
 
-def _resampled(train: pd.DataFrame, positive: pd.Series, how: str, ratio: float) -> tuple[np.ndarray, int]:
-    """Index of the class that is shown more or less often, and how many rows of it are shown."""
+def _resampled(
+    train: pd.DataFrame, positive: pd.Series, how: str, ratio: float
+) -> list[tuple[np.ndarray, int]]:
+    """Index of rows that are shown more or less often, and how many rows of them are shown."""
     inside, outside = int(positive.sum()), int((~positive).sum())
     if not inside or not outside:
         raise DataError(f"train must hold both classes to be balanced. Received: {_counts(train)}")
     short = inside < ratio * outside
-    change_inside = short == (how == "oversample")
+    change_inside = short == (how != "undersample")
     total = int(np.floor((ratio * outside if change_inside else inside / ratio) + 0.5))
     if total == 0:
         raise DataError(f"a ratio of {ratio} leaves no row of one class. Received: {_counts(train)}")
-    return train.index[positive if change_inside else ~positive].to_numpy(), total
+    changed = train.index[positive == change_inside].to_numpy()
+    if how != "source":
+        return [(changed, total)]
+    kept = train.index[positive != change_inside]
+    return _by_source(train.loc[changed], total) + _by_source(train.loc[kept], len(kept))
+
+
+def _by_source(rows: pd.DataFrame, total: int) -> list[tuple[np.ndarray, int]]:
+    """`total` rows, divided equally among the sources; those that come first get what cannot be divided."""
+    parts = [part.index.to_numpy() for _, part in rows.groupby("source", sort=True)]
+    return [(part, total // len(parts) + (place < total % len(parts))) for place, part in enumerate(parts)]
 
 
 def _share(name: str, value: float) -> float:

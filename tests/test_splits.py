@@ -369,7 +369,26 @@ def test_balance_reaches_the_ratio(how, ratio, shown):
     assert result[result["split"] == ""]["copies"].tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("how", ["oversample", "undersample"])
+@pytest.mark.parametrize(
+    ("ratio", "shown"),
+    [
+        # 25 negatives stay 25, of which each of two sources has half; 10 positives become 25 of one source.
+        (1.0, {("COVID-19", "x"): 25, ("non-COVID", "x"): 13, ("non-COVID", "y"): 12}),
+        # 10 positives are enough, so negatives become 30, of which x has 5 rows and y 20.
+        (1 / 3, {("COVID-19", "x"): 10, ("non-COVID", "x"): 15, ("non-COVID", "y"): 15}),
+    ],
+)
+def test_balance_by_source_shows_the_sources_of_a_class_equally(ratio, shown):
+    """A source with few images of a class is repeated, one with many thinned, totals are oversampling's."""
+    images = unbalanced().assign(source="x")
+    images.loc[15:34, "source"] = "y"
+    train = splits.balance(images, "source", ratio)
+    train = train[train["split"] == "train"]
+    assert train.groupby(["label", "source"])["copies"].sum().to_dict() == shown
+    assert (train.groupby(["label", "source"])["copies"].agg(np.ptp) <= 1).all()
+
+
+@pytest.mark.parametrize("how", ["oversample", "undersample", "source"])
 def test_balance_is_drawn_by_seed(how):
     """The rows that are shown once more or left out depend on the seed, not on the order of rows."""
     images = unbalanced()
@@ -383,7 +402,7 @@ def test_balance_is_drawn_by_seed(how):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"how": "smote"}, '`how` must be "oversample"'),
+        ({"how": "smote"}, "`how` must be one of .*'oversample'"),
         ({"ratio": 0.0}, r"`ratio` must be above 0\. Received: 0\.0"),
         ({"ratio": float("nan")}, "`ratio` must be above 0"),
         ({"label": "pneumonia"}, "train must hold both classes"),
