@@ -33,6 +33,14 @@ def test_average_precision_of_four_images_by_hand():
     assert result["prevalence"] == 0.5
 
 
+def test_a_perfect_average_precision_is_one():
+    """Of 43 positives above 43 negatives scikit-learn's sum is above 1 by rounding: no proportion."""
+    scores = np.linspace(1, 0, 86)
+    assert average_precision_score([1] * 43 + [0] * 43, scores) > 1
+    result = metrics.average_precision(table(scores, [1] * 43 + [0] * 43), draws=100)
+    assert result["value"] == 1 and result["ci95"][1] == pytest.approx(1)
+
+
 @pytest.mark.parametrize(
     ("metric", "reference"),
     [(metrics.auroc, roc_auc_score), (metrics.average_precision, average_precision_score)],

@@ -183,7 +183,7 @@ def test_finished_work_is_only_loaded(chest, tmp_path, monkeypatch):
     assert len(prepare(table, {"s": root}, tmp_path / "out", 32).images) == 10
 
 
-@pytest.mark.parametrize("change", ["file", "manifest", "size", "crop"])
+@pytest.mark.parametrize("change", ["file", "manifest", "size", "crop", "grey"])
 def test_changed_input_is_prepared_anew(chest, tmp_path, monkeypatch, change):
     """Another file content, manifest or setting replaces the data set; other files in the folder stay."""
     root, table = chest
@@ -195,7 +195,7 @@ def test_changed_input_is_prepared_anew(chest, tmp_path, monkeypatch, change):
     elif change == "manifest":
         table["finding"] = "No Finding"
     else:
-        settings[change] = {"size": 48, "crop": "resize"}[change]
+        settings[change] = {"size": 48, "crop": "resize", "grey": "equalised"}[change]
     calls = count_decoding(monkeypatch)
     prepared = prepare(table, {"s": root}, tmp_path / "out", **settings)
     assert len(calls) == 10 and prepared.images.shape[1] == settings["size"]
@@ -397,6 +397,7 @@ def test_a_folder_that_cannot_be_made_is_named(chest, tmp_path):
     [
         ({"size": 8}, r"`size` must be in \[16, 2048\]. Received: 8"),
         ({"crop": "middle"}, r"`crop` must be one of .* Received: 'middle'"),
+        ({"grey": "white"}, r"`grey` must be one of .* Received: 'white'"),
         ({"channels": 4}, r"`channels` must be 1 or 3. Received: 4"),
         ({"workers": 0}, r"`workers` must be at least 1, or None. Received: 0"),
         ({"roots": {"t": Path()}}, r"`roots` must have a folder for \['s'\]. Received: \['t'\]"),

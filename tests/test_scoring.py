@@ -54,11 +54,11 @@ def make_images(folder):
     return manifests.make(rows, "test")
 
 
-def make_run(folder, crop, channels):
+def make_run(folder, crop, channels, grey="stored"):
     """An experiment's folder with files, a prepared data set and a run."""
     table = make_images(folder / "files")
     prepared = prepare(
-        table, {"s": folder / "files"}, folder / "01_xray_dataset/prepared", 32, crop, channels
+        table, {"s": folder / "files"}, folder / "01_xray_dataset/prepared", 32, crop, channels, grey=grey
     )
     config = {"network": "Tiny", "weights": "none", "epochs": 2, "batch_size": 4, "learning_rate": 0.05}
     train(SimpleNamespace(**asdict(TrainConfig()) | config), prepared, folder / "run")
@@ -67,7 +67,10 @@ def make_run(folder, crop, channels):
     return folder
 
 
-@pytest.fixture(scope="module", params=[("center", 1), ("resize", 3)], ids=["center-grey", "resize-rgb"])
+WAYS = {"center-grey": ("center", 1), "resize-rgb": ("resize", 3), "equalised": ("center", 1, "equalised")}
+
+
+@pytest.fixture(scope="module", params=WAYS.values(), ids=WAYS)
 def each(request, tmp_path_factory):
     """An experiment of each way to prepare images."""
     return make_run(tmp_path_factory.mktemp("each"), *request.param)

@@ -24,7 +24,9 @@ class DataConfig(Config):
         covid_train: For `v1` without a list, COVID-19 images in train, drawn by patient.
         covid_test: The same in test.
         strict: Drop train (or val) images whose patient, source URL or duplicate is in test.
-        crop: `center` is the published code's short side and centre crop; `resize` a plain resize.
+        crop: `center` is the published code's short side and centre crop; `resize` a plain resize;
+            `lungs` the box around the lungs, found by a classical method (`images.lungs`).
+        grey: `stored`, or `equalised`: each image's histogram made flat, so that sources differ less in it.
         size: Side of the prepared squares in pixels.
         test_fraction: Share of each label's images in test where no split is published; whole patients move.
         patients: Phantoms to make, or real patients per split, label and source to keep; those left out are
@@ -42,7 +44,8 @@ class DataConfig(Config):
     covid_train: int = at_least(31, 1)
     covid_test: int = at_least(40, 1)
     strict: bool = False
-    crop: Literal["center", "resize"] = "center"
+    crop: Literal["center", "resize", "lungs"] = "center"
+    grey: Literal["stored", "equalised"] = "stored"
     size: int = at_least(224, 32)
     test_fraction: float = at_least(0.3, 0.05)
     patients: int = at_least(0, 0)
@@ -155,7 +158,8 @@ class AugmentConfig(Config):
     Args:
         recipe: `released` is what the published images show, `paper` what its text says.
         factor: Images per original afterwards, the original counted.
-        balance: Repeat the rarer class or leave out images of the other one.
+        balance: Repeat the rarer class, leave out images of the other one, or (`source`) repeat the rarer
+            class and show each source of a class equally often, see `splits.balance`.
         ratio: COVID-19 images per non-COVID image that `balance` aims at.
     """
 
@@ -164,5 +168,5 @@ class AugmentConfig(Config):
 
     recipe: Literal["released", "paper", "none"] = "released"
     factor: int = at_least(5, 1)
-    balance: Literal["none", "oversample", "undersample"] = "none"
+    balance: Literal["none", "oversample", "undersample", "source"] = "none"
     ratio: float = at_least(1.0, 0.01)

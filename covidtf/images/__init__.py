@@ -14,9 +14,12 @@ from covidtf.images.dicom import is_dicom, read_dicom
 
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 512 * 2**20
-CROPS = ("center", "resize")
+CROPS = ("center", "resize", "lungs")
+GREYS = ("stored", "equalised")
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "YCbCr", "I", "I;16", "I;16B", "I;16L")
+_LUNG_MARGIN = 0.05  # of the lungs' height and width
+_LOOK_AT = 224  # side in px at which lungs are looked for
 # What is wrong with one file; anything else (a lost disk) stops the work instead of losing an image.
 _UNREADABLE = {
     getattr(errno, name) for name in ("ENOENT", "ENOTDIR", "EACCES", "EPERM", "ELOOP", "ENAMETOOLONG")
@@ -113,7 +116,12 @@ def decode(data: bytes, channels: int = 1, size_hint: int | None = None) -> Deco
         raise DataError(f"cannot be decoded: {type(error).__name__}: {text}") from error
 
 
-def fit(decoded: Decoded, size: int, crop: str) -> Image.Image:
+def needed(size: int, crop: str) -> int:
+    """The `size_hint` at which a file must be decoded, so that the crop has `size` px."""
+    return 2 * size if crop == "lungs" else size
+
+
+def fit(decoded: Decoded, size: int, crop: str, grey: str = "stored") -> Image.Image:
     """Square of `size` x `size` px.
 
     Args:
@@ -121,12 +129,20 @@ def fit(decoded: Decoded, size: int, crop: str) -> Image.Image:
         size: Side in px.
         crop: "center": short side to `size`, long side to `int(size * long / short)`, bilinear, the middle
             cut out, which is torchvision's `Resize(size)` and `CenterCrop(size)`. "resize": the whole image
-            to the square, bicubic, which is Pillow's `resize((size, size))`.
+            to the square, bicubic, which is Pillow's `resize((size, size))`. "lungs": the same of the box
+            around `lungs.lung_mask`, 5 % wider on each side, of chest X-rays.
+        grey: "stored", or "equalised": each channel's histogram made flat (`ImageOps.equalize`).
     Returns:
         Pillow image of the same mode.
     """
-    if crop == "resize":
-        return decoded.pixels.resize((size, size), Image.Resampling.BICUBIC, decoded.box)
+    image = _square(decoded, size, crop)
+    return ImageOps.equalize(image) if grey == "equalised" else image
+
+
+def _square(decoded: Decoded, size: int, crop: str) -> Image.Image:
+    if crop != "center":
+        box = _lung_box(decoded) if crop == "lungs" else decoded.box
+        return decoded.pixels.resize((size, size), Image.Resampling.BICUBIC, box)
     spans = []
     width, height = decoded.box[2:]
     for side in (width, height):
@@ -135,6 +151,25 @@ def fit(decoded: Decoded, size: int, crop: str) -> Image.Image:
         spans.append((start * side / scaled, min((start + size) * side / scaled, side)))
     (left, right), (top, bottom) = spans
     return decoded.pixels.resize((size, size), Image.Resampling.BILINEAR, (left, top, right, bottom))
+
+
+def _lung_box(decoded: Decoded) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of the lungs with their margin, in the coordinates of `decoded.pixels`."""
+    # Imported here: the rare crop alone needs it.
+    from covidtf.images.lungs import lung_mask
+
+    shape = (_LOOK_AT, _LOOK_AT)
+    looked_at = decoded.pixels.convert("L").resize(shape, Image.Resampling.BICUBIC, decoded.box)
+    mask = lung_mask(np.asarray(looked_at))
+    spans = []
+    for axis, side in ((0, decoded.box[2]), (1, decoded.box[3])):
+        inside = np.flatnonzero(mask.any(axis=axis))
+        first, last = inside[0], inside[-1] + 1
+        margin = _LUNG_MARGIN * (last - first)
+        ends = max(first - margin, 0), min(last + margin, _LOOK_AT)
+        spans.append(tuple(end * side / _LOOK_AT for end in ends))
+    (left, right), (top, bottom) = spans
+    return left, top, right, bottom
 
 
 def _decode(data: bytes, mode: str, size_hint: int | None) -> Decoded:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from covidtf import manifest as manifests
 from covidtf.files import DataError, progress
-from covidtf.images import CROPS, decode, fit, read_bytes
+from covidtf.images import CROPS, GREYS, decode, fit, needed, read_bytes
 from covidtf.images.store import Prepared, Store, is_complete, load, opened
 
 __all__ = ["RULES", "Prepared", "load", "prepare"]
@@ -35,6 +35,7 @@ def prepare(
     crop: str = "center",
     channels: int = 1,
     workers: int | None = None,
+    grey: str = "stored",
 ) -> Prepared:
     """Decode every image of a manifest once, to squares of equal size in one array on disk.
 
@@ -54,16 +55,18 @@ def prepare(
         roots: Folder of each source. Files outside it, reached by a symbolic link, are rejected.
         folder: Folder to write to. A data set in it is replaced once the new one is whole.
         size: Side of the squares in px, 16 to 2048.
-        crop: "center" (short side to `size`, the middle cut out) or "resize" (the whole image to a square).
+        crop: "center" (short side to `size`, the middle cut out), "resize" (the whole image to a square) or
+            "lungs" (the box around the lungs to a square).
         channels: 1 (grey) or 3 (RGB).
         workers: Threads; None for one per core.
+        grey: "stored" or "equalised".
     Raises:
         ValueError: If an argument is out of range or a source has no root.
         DataError: If the manifest is empty or malformed, a root is absent, no image at all can be used, or
             another process is preparing `folder`.
         OSError: If `folder` cannot be written (read-only, disk full). What it held stays as it was.
     """
-    _check(size, crop, channels, workers)
+    _check(size, crop, channels, workers, grey)
     table = manifests.validate(manifest, "manifest").reset_index(drop=True)
     roots = resolve_roots(roots, table)
     table = table.iloc[np.argsort(table["parent_id"] != "", kind="stable")]
@@ -75,7 +78,7 @@ def prepare(
         "crop": crop,
         "channels": channels,
         "inputs": fingerprint(table, roots, file_state),
-    }
+    } | ({} if grey == "stored" else {"grey": grey})
     if not is_complete(folder, settings):
         with opened(folder, settings, (size, size, channels)) as store:
             # Asked again: another process may just have finished, or a crash cut off an earlier last step.
@@ -85,11 +88,13 @@ def prepare(
     return load(folder)
 
 
-def _check(size: int, crop: str, channels: int, workers: int | None) -> None:
+def _check(size: int, crop: str, channels: int, workers: int | None, grey: str) -> None:
     if not 16 <= size <= 2048:
         raise ValueError(f"`size` must be in [16, 2048]. Received: {size!r}")
     if crop not in CROPS:
         raise ValueError(f"`crop` must be one of {CROPS}. Received: {crop!r}")
+    if grey not in GREYS:
+        raise ValueError(f"`grey` must be one of {GREYS}. Received: {grey!r}")
     if channels not in (1, 3):
         raise ValueError(f"`channels` must be 1 or 3. Received: {channels!r}")
     if workers is not None and workers < 1:
@@ -132,7 +137,8 @@ def file_state(path: str) -> str:
 def _fill(store: Store, table: pd.DataFrame, roots: dict[str, Path], settings: dict, workers: int) -> None:
     """Add to `store` the rows that it does not have yet."""
     size, crop, channels = (settings[name] for name in ("size", "crop", "channels"))
-    work = partial(_prepare_row, roots=roots, size=size, crop=crop, channels=channels)
+    look = {"size": size, "crop": crop, "channels": channels, "grey": settings.get("grey", "stored")}
+    work = partial(_prepare_row, roots=roots, **look)
     done = len(store.records)
     ids, parents = table["image_id"].tolist(), table["parent_id"].tolist()
     lost = {image_id for image_id, record in zip(ids, store.records, strict=False) if "reason" in record}
@@ -177,7 +183,7 @@ def _each(work: Callable, items: list) -> list:
 
 
 def _prepare_row(
-    item: tuple[str, str, str], roots: dict[str, Path], size: int, crop: str, channels: int
+    item: tuple[str, str, str], roots: dict[str, Path], size: int, crop: str, channels: int, grey: str
 ) -> tuple[bytes | None, dict]:
     """Pixels and record of one file (its source, path, known sha256), or None and a record with `reason`."""
     source, path, known = item
@@ -186,10 +192,10 @@ def _prepare_row(
         sha256 = hashlib.sha256(data).hexdigest()
         if known not in ("", sha256):
             raise DataError(f"sha256 is {sha256}, the manifest says {known}")
-        decoded = decode(data, channels, size)
+        decoded = decode(data, channels, needed(size, crop))
     except DataError as error:
         return None, {"reason": str(error)}
-    image = fit(decoded, size, crop)
+    image = fit(decoded, size, crop, grey)
     return image.tobytes(), {"sha256": sha256, **decoded.properties, "phash": perceptual_hash(image)}
 
 

@@ -46,8 +46,17 @@ class Prepared:
     @property
     def crop(self) -> str:
         """How images were cut, see `images.fit`; of augmented ones, how their originals were."""
+        return self._settings["crop"]
+
+    @property
+    def grey(self) -> str:
+        """What was done to their grey values, see `images.fit`."""
+        return self._settings.get("grey", "stored")
+
+    @property
+    def _settings(self) -> dict:
         settings = read_json(self.folder / FILES[-1])
-        return settings.get("prepared", settings)["crop"]
+        return settings.get("prepared", settings)
 
 
 def load(folder: str | Path) -> Prepared:

@@ -191,7 +191,8 @@ def _ranking(
         with np.errstate(invalid="ignore"):
             return of_weights(positives, negatives)
 
-    value = float(of_images(is_positive, score))
+    # Summed over many thresholds, a perfect average precision can come out a rounding error above 1.
+    value = min(float(of_images(is_positive, score)), 1.0)
     patient_id = predictions["patient_id"].to_numpy(str)
     values = intervals.bootstrap(statistic, patient_id[order], *draws_seed)
     return value, values, min(len(set(patient_id[members])) for members in (is_positive, ~is_positive))

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import softmax
 
 from covidtf.files import DataError, progress
-from covidtf.images import decode, fit, read_bytes
+from covidtf.images import decode, fit, needed, read_bytes
 from covidtf.images.dicom import is_dicom
 from covidtf.images.prepare import in_order
 from covidtf.scoring.engines import ENGINES
@@ -120,10 +120,10 @@ def _prepare(path: Path, trained: Trained) -> tuple[str, np.ndarray | str]:
         if trained.deep and is_dicom(data):
             # Shown by the window in its header, it would not look like what the network learnt from.
             raise DataError("a DICOM file; of CT, slices are wanted as images, windowed as in notebook 02")
-        decoded = decode(data, trained.channels, trained.size)
+        decoded = decode(data, trained.channels, needed(trained.size, trained.crop))
     except DataError as error:
         return "", str(error)
-    pixels = np.asarray(fit(decoded, trained.size, trained.crop))
+    pixels = np.asarray(fit(decoded, trained.size, trained.crop, trained.grey))
     shape = (trained.size, trained.size, trained.channels)
     return hashlib.sha256(data).hexdigest(), pixels.reshape(shape)
 

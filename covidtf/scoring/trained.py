@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from covidtf.files import DataError, read_json, sha256
-from covidtf.images import CROPS
+from covidtf.images import CROPS, GREYS
 
 DEEP = ("auxiliary", "stages", "auxiliary_weight", "auxiliary_width", "folded", "fusion")
 
@@ -20,6 +20,7 @@ class Trained:
         size: Side of the prepared images in px.
         channels: Of the prepared images.
         crop: How they were cut, see `images.fit`.
+        grey: What was done to their grey values, see `images.fit`.
         precision: Keras dtype policy.
         sha256: Of the weights file, which is checked.
         threshold: Cut-off threshold on the score of `positive`; None where `metrics.json` has none.
@@ -33,6 +34,7 @@ class Trained:
     size: int
     channels: int
     crop: str
+    grey: str
     precision: str
     sha256: str
     threshold: float | None
@@ -59,14 +61,16 @@ def read(folder: str | Path) -> Trained:
     try:
         settings, recorded = record["settings"], record["sha256"]["best.weights.h5"]
         names = {name: settings[name] for name in ("network", "classes", "precision", "crop")}
+        names["grey"] = settings.get("grey", "stored")
         height, width, channels = settings["shape"]
         deep = {name: settings[name] for name in DEEP} if "auxiliary" in settings else {}
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not the record of a finished run: {error!r}") from error
     if height != width:
         raise DataError(f"{path}: `shape` must be of square images. Received: {settings['shape']}")
-    if names["crop"] not in CROPS:
-        raise DataError(f"{path}: `crop` must be one of {CROPS}. Received: {names['crop']!r}")
+    for name, known in (("crop", CROPS), ("grey", GREYS)):
+        if names[name] not in known:
+            raise DataError(f"{path}: `{name}` must be one of {known}. Received: {names[name]!r}")
     threshold, positive = _threshold(folder / "metrics.json", names["classes"])
     trained = Trained(
         folder, **names, size=height, channels=channels, sha256=recorded,

@@ -82,7 +82,7 @@ def train(config, prepared, folder: str | Path) -> pd.DataFrame:
     keep_memory()
     data, noise = _read(config, prepared)
     model, started_from = _build(config, data)
-    settings = _settings(config, data, started_from) | noise | {"crop": prepared.crop}
+    settings = _settings(config, data, started_from) | noise | _look(prepared)
     with locked(folder, "training"):
         if not checkpoints.is_finished(settings, folder):
             record = run_epochs(config, data, model, folder, settings)
@@ -156,6 +156,11 @@ def _settings(config, data: TrainingData, started_from: dict) -> dict:
         "shape": list(data.images.shape[1:]),
         "data_sha256": data.sha256(),
     }
+
+
+def _look(prepared) -> dict[str, str]:
+    """How images were cut and changed, which whoever scores others has to do to them too."""
+    return {"crop": prepared.crop} | ({} if prepared.grey == "stored" else {"grey": prepared.grey})
 
 
 def _finish(config, data: TrainingData, model: "keras.Model", folder: Path, record: dict) -> None:
