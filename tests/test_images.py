@@ -14,9 +14,10 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from covidtf import images
+from covidtf import images, phantom
 from covidtf.files import DataError
 from covidtf.images import Decoded, decode, fit, read_image
+from covidtf.images.lungs import lung_mask
 
 GREY = np.add.outer(np.arange(16) * 10, np.arange(24) * 4).astype(np.uint8)
 
@@ -215,6 +216,35 @@ def test_resize_is_pillows_own():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 140), dtype=np.uint8))
     result = fit(Decoded(image, (0, 0, 140, 90), {}), 64, "resize")
     np.testing.assert_array_equal(np.asarray(result), np.asarray(image.resize((64, 64))))
+
+
+def test_equalised_grey_is_flat_and_forgets_contrast():
+    """Equalised, a dark and a bright version of one image are the same picture, with a flat histogram."""
+    image = np.random.default_rng(0).permutation(64 * 64).reshape(64, 64) * 200 // 64**2
+    versions = [Image.fromarray(version.astype(np.uint8)) for version in (image // 2, image + 55)]
+    flat = [fit(Decoded(version, (0, 0, 64, 64), {}), 64, "resize", "equalised") for version in versions]
+    dark, bright = map(np.asarray, flat)
+    assert np.abs(dark.astype(int) - bright).max() <= 3
+    quarters = [np.bincount(version.ravel() // 64, minlength=4) / 64**2 for version in (image // 2, dark)]
+    assert np.ptp(quarters[0]) > 0.5 > 0.1 > np.ptp(quarters[1])
+
+
+def test_the_lungs_are_cut_out_with_a_margin(tmp_path):
+    """Crop "lungs" is the box of the mask, 5 % wider on each side."""
+    phantom.write_xrays(tmp_path, patients=1, images_per_patient=1, seed=3, size=256, workers=1)
+    (path,) = (tmp_path / "images").glob("*.png")
+    image = Image.open(path).convert("L")
+    mask = lung_mask(np.asarray(image.resize((224, 224), Image.Resampling.BICUBIC)))
+    box = []
+    for axis in (0, 1):
+        inside = np.flatnonzero(mask.any(axis=axis))
+        margin = 0.05 * (inside[-1] + 1 - inside[0])
+        box.append((max(0, inside[0] - margin) * 256 / 224, min(224, inside[-1] + 1 + margin) * 256 / 224))
+    (left, right), (top, bottom) = box
+    expected = image.resize((64, 64), Image.Resampling.BICUBIC, (left, top, right, bottom))
+    result = fit(Decoded(image, (0, 0, 256, 256), {}), 64, "lungs")
+    np.testing.assert_array_equal(np.asarray(result), np.asarray(expected))
+    assert (right - left) * (bottom - top) < 0.9 * 256**2
 
 
 def test_dicom_window_rescale_and_polarity():
