@@ -1,10 +1,10 @@
-"""Headless commands: `python -m covidtf reproduce | publish | predict | grid | export | docs`."""
+"""Headless commands: `python -m covidtf reproduce | audit | publish | predict | grid | export | docs`."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from covidtf.config import AblationConfig, ReportConfig
+from covidtf.config import AblationConfig, AuditConfig, Config, ReportConfig
 from covidtf.files import DataError
 
 
@@ -13,7 +13,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     Returns:
         0 on success, 1 on bad parameters or data or a failed notebook, 2 on a bad command, 3 when `predict`
-        rejected some files.
+        rejected some files, 4 when a check of `audit` failed.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -27,19 +27,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m covidtf", description=__doc__)
     commands = parser.add_subparsers(required=True)
     reproduce = commands.add_parser("reproduce", help="run an experiment's notebooks in order")
-    reproduce.add_argument(
-        "params", type=Path, metavar="PARAMS.yaml", help="such as notebooks/params/phantom-xray.yaml"
+    _add_experiment(reproduce)
+    reproduce.set_defaults(command=_reproduce, last=None)
+    audit = commands.add_parser(
+        "audit",
+        help="run an experiment's notebooks and its audit",
+        epilog="Exit status: 0 if no check failed, 1 on an error, 4 if one failed. A check that cannot be "
+        "told has not failed.",
     )
-    reproduce.add_argument(
-        "-p",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="set it in each step that has it; may be repeated",
-    )
-    reproduce.add_argument("--out", help="working folder (default: runs)")
-    reproduce.set_defaults(command=_reproduce)
+    _add_experiment(audit)
+    audit.set_defaults(command=_audit, last=AuditConfig.step)
     publish = commands.add_parser("publish", help="copy what may be committed into results/")
     publish.add_argument("folder", type=Path, metavar="runs/EXPERIMENT")
     publish.set_defaults(command=_publish)
@@ -54,6 +51,21 @@ def _parser() -> argparse.ArgumentParser:
     docs = commands.add_parser("docs", help="write the numbers of results/ into README and cards")
     docs.set_defaults(command=_docs)
     return parser
+
+
+def _add_experiment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "params", type=Path, metavar="PARAMS.yaml", help="such as notebooks/params/phantom-xray.yaml"
+    )
+    parser.add_argument(
+        "-p",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="set it in each step that has it; may be repeated",
+    )
+    parser.add_argument("--out", help="working folder (default: runs)")
 
 
 def _add_predict(commands) -> None:
@@ -98,27 +110,47 @@ def _add_grid(commands) -> None:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
+    from covidtf import report
+
+    configs = _run(options)
+    if configs and isinstance(configs[-1], ReportConfig | AblationConfig):
+        print(report.summary_text(configs[-1].experiment_folder))
+    return 0 if configs else 1
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from covidtf.audit import checks
+    from covidtf.tables import markdown
+
+    configs = _run(options)
+    if not configs:
+        return 1
+    folder = next(config.folder for config in configs if isinstance(config, AuditConfig))
+    verdicts = checks.read(folder / "checks.csv")
+    print(f"\n{markdown(checks.readable(verdicts))}\n\n{checks.words(verdicts)}")
+    print(f"Tables, figures and the executed notebook: {folder}")
+    return 4 if (verdicts["verdict"] == "failed").any() else 0
+
+
+def _run(options: argparse.Namespace) -> list[Config]:
+    """All steps' settings; none if a notebook failed, which has been said."""
     # Imported here: papermill takes a second that `--help` and `docs` need not wait for.
     from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError
 
-    from covidtf import report, reproduce
+    from covidtf import reproduce
 
     out = str(Path(options.out).resolve()) if options.out else None
     try:
-        configs = reproduce.run(options.params, dict(options.p), out)
+        return reproduce.run(options.params, dict(options.p), out, options.last)
     except PapermillExecutionError as error:
         print(
             f"covidtf: {error.ename}: {error.evalue}\n(see notebook.failed.ipynb in the folder above)",
             file=sys.stderr,
         )
-        return 1
     except DeadKernelError:
         print("covidtf: the notebook's kernel died; often too little memory", file=sys.stderr)
-        return 1
-    if isinstance(configs[-1], ReportConfig | AblationConfig):
-        print(report.summary_text(configs[-1].experiment_folder))
-    return 0
+    return []
 
 
 def _publish(options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import itertools
+import re
 from collections.abc import Iterable
 from dataclasses import Field, asdict, fields
 from pathlib import Path
@@ -13,6 +14,7 @@ from covidtf.config import (
     CONFIGS,
     ROOT,
     AblationConfig,
+    AuditConfig,
     Config,
     CTConfig,
     DataConfig,
@@ -22,12 +24,13 @@ from covidtf.config import (
     TransferConfig,
 )
 from covidtf.files import DataError
+from covidtf.metrics.baselines import BASELINES
 from covidtf.weights import places
 
-BASELINE = "baseline-mean-std"
 
-
-def plan(params: Path, overrides: dict[str, str], out: str | None = None) -> list[Config]:
+def plan(
+    params: Path, overrides: dict[str, str], out: str | None = None, last: str | None = None
+) -> list[Config]:
     """The experiment's steps as checked settings; nothing has been started when this fails.
 
     Args:
@@ -38,6 +41,7 @@ def plan(params: Path, overrides: dict[str, str], out: str | None = None) -> lis
         overrides: Name -> value as typed on the command line, read as YAML and set in every step that has
             such a parameter.
         out: Working folder in place of the default.
+        last: A step that is added at the end where the file does not have it.
     Returns:
         One settings object per step, in order.
     Raises:
@@ -49,6 +53,8 @@ def plan(params: Path, overrides: dict[str, str], out: str | None = None) -> lis
     typed = {name: _value(name, text) for name, text in overrides.items()}
     typed |= {} if out is None else {"out": out}
     steps = [step for item in experiment["steps"] for step in _steps(params, item)]
+    if last is not None and all(kind.step != last for kind, _ in steps):
+        steps.append((CONFIGS[last], {}))
     known = {item.name for kind, _ in steps for item in fields(kind)}
     unknown = sorted({*shared, *typed} - known)
     if unknown:
@@ -96,18 +102,21 @@ def _steps(params: Path, item: object) -> list[tuple[type[Config], dict]]:
 
 
 def _resolved(params: Path, own: dict, named: dict[str, Path]) -> dict:
-    """Parameters of a step, with `$NAME` as the folder of the earlier step that is called so."""
-    result = {}
-    for name, value in own.items():
-        if isinstance(value, str) and value.startswith("$"):
-            if value[1:] not in named:
-                raise DataError(f"{params}: no earlier step is called {value[1:]!r}. Known are {list(named)}")
-            value = (
-                shown(named[value[1:]]) if named[value[1:]].is_relative_to(ROOT) else str(named[value[1:]])
-            )
-        if name != "as":
-            result[name] = value
+    """Parameters of a step; a word `$NAME` in a text is the folder of the earlier step of that name."""
+    result = {name: value for name, value in own.items() if name != "as"}
+    for name, value in result.items():
+        if isinstance(value, str) and re.search(r"(^|\s)\$", value):
+            result[name] = " ".join(_folder(params, word, named) for word in value.split())
     return result
+
+
+def _folder(params: Path, word: str, named: dict[str, Path]) -> str:
+    if not word.startswith("$"):
+        return word
+    if word[1:] not in named:
+        raise DataError(f"{params}: no earlier step is called {word[1:]!r}. Known are {list(named)}")
+    folder = named[word[1:]]
+    return shown(folder) if folder.is_relative_to(ROOT) else str(folder)
 
 
 def _value(name: str, text: str) -> object:
@@ -149,7 +158,7 @@ def _check_weights(configs: list[Config]) -> None:
 
 def _fill_report(configs: list[Config]) -> list[Config]:
     """Let a report over all runs read those of this very plan, not what earlier settings left behind."""
-    reports = ReportConfig | TransferConfig | AblationConfig
+    reports = ReportConfig | TransferConfig | AblationConfig | AuditConfig
     return [
         type(config)(**asdict(config) | {"run_ids": runs})
         if isinstance(config, reports) and config.run_ids == "*" and (runs := _runs(configs, config))
@@ -174,8 +183,8 @@ def _baselines(config: Config) -> list[str]:
     """Run folders that a data step makes, below the experiment's."""
     if not isinstance(config, DataConfig | CTConfig):
         return []
-    folds = [f"{BASELINE}-fold{index}" for index in range(getattr(config, "folds", 0))]
-    return [f"{config.step}/{name}" for name in (BASELINE, *folds)]
+    parts = ["", *(f"-fold{index}" for index in range(getattr(config, "folds", 0)))]
+    return [f"{config.step}/baseline-{slug}{part}" for part in parts for slug in BASELINES]
 
 
 def shown(path: Path) -> str:

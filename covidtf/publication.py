@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from covidtf import runs
+from covidtf import html, runs
 from covidtf.config import ROOT
 from covidtf.files import DataError
 
 PUBLISHED = {".csv", ".json", ".svg"}
 _DATA_STEPS = ("00_source_task", "01_xray_dataset", "02_ct_dataset", "03_augmentation")
 _COMPARISONS = ("09_transfer", "10_ablation")
+_TRIAL, _RECIPE = "11_audit_trial", "12_recipe"
+_MAPS = "07_heat_maps"
 
 
 def publish(experiment_folder: Path, results: Path) -> list[Path]:
@@ -66,6 +68,8 @@ def _runs(experiment_folder: Path) -> tuple[set[str], set[str]]:
         return {run.run_id for run in runs.find(experiment_folder, folders)}, set()
     if any((experiment_folder / step / "runs.csv").is_file() for step in _COMPARISONS):
         return set(), set()
+    if (experiment_folder / _TRIAL / "trial.csv").is_file():
+        return set(), set()
     tasks = {path.parent.name for path in experiment_folder.glob("*/provenance.json")}
     if not tasks or not (experiment_folder / "00_source_task").is_dir():
         raise DataError(f"{experiment_folder}: nothing to publish, 06_report/results.csv is missing")
@@ -79,10 +83,14 @@ def _publishable(parts: tuple[str, ...], reported: set[str], tasks: set[str]) ->
         return False
     if step in _DATA_STEPS:
         return len(parts) == 3 and parts[1] in {"tables", *reported} and ending in PUBLISHED
+    if step == _MAPS:
+        # Its other figures and its notebook show images.
+        return len(parts) == 2 and (ending == ".csv" or parts[-1] == "evidence.svg")
     if step in tasks and parts[-1] == "predictions.csv":
         return False
-    wanted = step in {"06_report", *_COMPARISONS, *reported, *tasks}
-    return wanted and len(parts) == 2 and (ending in PUBLISHED or parts[-1] == "notebook.ipynb")
+    wanted = step in {*html.STEPS, _TRIAL, _RECIPE, *reported, *tasks}
+    page = parts[-1] == "notebook.ipynb" or (parts[-1] == "report.html" and step in html.STEPS)
+    return wanted and len(parts) == 2 and (ending in PUBLISHED or page)
 
 
 def _content(path: Path, private: set[str]) -> str:
@@ -98,7 +106,7 @@ def _content(path: Path, private: set[str]) -> str:
 
 
 def _is_smoke(path: Path, text: str) -> bool:
-    if path.name == "provenance.json":
+    if path.name in ("provenance.json", "trial.json"):
         return json.loads(text)["smoke"]
     return path.name == "runs.csv" and bool(pd.read_csv(path)["smoke"].any())
 

@@ -9,13 +9,14 @@ import pandas as pd
 from covidtf.config import ROOT
 from covidtf.files import DataError, atomic, read_json
 from covidtf.metrics import evaluation
-from covidtf.tables import ablation, beside_published, markdown, readable, transfer
+from covidtf.tables import ablation, beside_published, markdown, readable, recipe, transfer
 
 __all__ = [
     "ablation",
     "beside_published",
     "markdown",
     "readable",
+    "recipe",
     "summary_text",
     "transfer",
     "update_documents",
@@ -50,7 +51,8 @@ def update_documents(check: bool = False) -> list[Path]:
     """Fill every `<!-- from: KEY -->...<!-- end -->` of the documents from the files under results/.
 
     Keys: `results EXPERIMENT`, `within SOURCE of EXPERIMENT`, `transfer EXPERIMENT`,
-    `ablation EXPERIMENT METRIC LEVEL`, `beside-published EXPERIMENT`, `csv PATH`, `benchmarks`,
+    `ablation EXPERIMENT METRIC LEVEL`, `beside-published EXPERIMENT`, `recipe EXPERIMENT probe|networks`,
+    `csv PATH`, `benchmarks`,
     `benchmark NAME`, `benchmark START*` (the largest of several), `shipped NETWORK-NAME METRIC`,
     `test RUN-FOLDER METRIC`, `value EXPERIMENT NETWORK COLUMN` and `published NETWORK VERSION QUANTITY`, both
     with dashes for blanks in the network.
@@ -113,6 +115,10 @@ def _ablation(experiment: str, metric: str, level: str) -> str:
     return f"\n{markdown(ablation(table, metric, level))}\n"
 
 
+def _recipe(experiment: str, name: str) -> str:
+    return f"\n{markdown(recipe(_read(RESULTS / experiment / '12_recipe' / f'{name}.csv')))}\n"
+
+
 def _csv(path: str) -> str:
     return f"\n{markdown(pd.read_csv(ROOT / path, dtype=str, keep_default_na=False))}\n"
 
@@ -166,6 +172,7 @@ _KEYS: dict[str, Callable[..., str]] = {
     "beside-published": _beside_published,
     "transfer": _transfer,
     "ablation": _ablation,
+    "recipe": _recipe,
     "csv": _csv,
     "value": _value,
     "published": _published,

@@ -14,6 +14,7 @@ import nbformat
 import papermill
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
+from covidtf import html
 from covidtf.config import (
     ROOT,
     Config,
@@ -29,7 +30,9 @@ from covidtf.weights import places
 NOTEBOOKS = ROOT / "notebooks"
 
 
-def run(params: Path, overrides: dict[str, str], out: str | None = None) -> list[Config]:
+def run(
+    params: Path, overrides: dict[str, str], out: str | None = None, last: str | None = None
+) -> list[Config]:
     """Run or skip every step of an experiment; after a crash it goes on with the step that crashed.
 
     Returns:
@@ -38,8 +41,8 @@ def run(params: Path, overrides: dict[str, str], out: str | None = None) -> list
         DataError, ValueError: As `plan`.
         papermill.PapermillExecutionError: A notebook failed; its copy so far is `notebook.failed.ipynb`.
     """
-    configs = plan(params, overrides, out)
-    os.environ["COVIDTF_COMMAND"] = _command(params, overrides)
+    configs = plan(params, overrides, out, last)
+    os.environ["COVIDTF_COMMAND"] = _command(params, overrides, "audit" if last else "reproduce")
     for config in configs:
         if _reads_public(config):
             # Raises before a folder is made.
@@ -84,6 +87,8 @@ def _execute(config: Config, key: str) -> None:
     )
     _tidy(partial)
     partial.replace(folder / "notebook.ipynb")
+    if config.step in html.STEPS:
+        html.write(config)
     write_json({"key": key, "outputs": dict(_sizes(folder))}, folder / "step.json")
 
 
@@ -141,8 +146,8 @@ def _stamps(folder: Path) -> Iterator[tuple[str, int, int]]:
                 yield str(Path(top, name).relative_to(folder)), status.st_size, status.st_mtime_ns
 
 
-def _command(params: Path, overrides: dict[str, str]) -> str:
-    words = ["python", "-m", "covidtf", "reproduce", shown(params.resolve())]
+def _command(params: Path, overrides: dict[str, str], command: str) -> str:
+    words = ["python", "-m", "covidtf", command, shown(params.resolve())]
     for name, text in overrides.items():
         words += ["-p", name, text if name not in ("out", "data_folder") else "..."]
     return shlex.join(words)

@@ -17,8 +17,10 @@ def readable(results: pd.DataFrame) -> pd.DataFrame:
     Args:
         results: Columns of `evaluation.comparison`, `network` and `start`, one row per run.
     Returns:
-        Columns Network, Started from, Test images (patients), COVID-19, AUROC, Threshold, Sensitivity,
-        Specificity; metrics as `value (low to high)`, 95 % CI by bootstrap over patients.
+        Columns Network, Started from, Test images (patients), COVID-19, AUROC, Over best baseline (where
+        `results` has the columns of `metrics.against`), Threshold, Sensitivity, Specificity; metrics as
+        `value (low to high)`, 95 % CI by bootstrap over patients. A network whose gain over the best baseline
+        has an interval that is not above 0 is marked "not above".
     """
     table = pd.DataFrame({"Network": results["network"], "Started from": results["start"]})
     table["Test images (patients)"] = [
@@ -26,6 +28,9 @@ def readable(results: pd.DataFrame) -> pd.DataFrame:
     ]
     table["COVID-19"] = results["positives"]
     table["AUROC"] = _with_interval(results, "auroc")
+    # Tables of earlier versions do not have it.
+    if "over_baseline" in results:
+        table["Over best baseline"] = _over_baseline(results)
     table["Threshold"] = results["threshold"].map("{:.3f}".format)
     table["Sensitivity"] = _with_interval(results, "sensitivity")
     table["Specificity"] = _with_interval(results, "specificity")
@@ -89,6 +94,22 @@ def ablation(table: pd.DataFrame, metric: str, level: str) -> pd.DataFrame:
     return pd.DataFrame(result).reset_index(drop=True)
 
 
+def recipe(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of `audit.recipe.tried` or `networks` with each number and its interval in one cell.
+
+    Returns:
+        Columns Network (if there is one), Way, Measure, Images (patients), AUROC (95 % CI; of the fall within
+        source the difference of two), Gain (95 % CI).
+    """
+    result = {"Network": table["network"]} if "network" in table else {}
+    result |= {"Way": table["variant"], "Measure": table["measure"]}
+    result["Images (patients)"] = [f"{n} ({p})" for n, p in zip(table["n"], table["patients"], strict=True)]
+    named = {"value": "auroc", "low": "auroc_low", "high": "auroc_high"}
+    result["AUROC (95 % CI)"] = _with_interval(table.rename(columns=named), "auroc")
+    result["Gain (95 % CI)"] = _gains(table, "gain")
+    return pd.DataFrame(result)
+
+
 def beside_published(results: pd.DataFrame) -> pd.DataFrame:
     """The paper's comparison of its networks, and ours of the same networks beside it.
 
@@ -99,10 +120,10 @@ def beside_published(results: pd.DataFrame) -> pd.DataFrame:
     Args:
         results: As `readable` takes it; rows of networks that the paper does not have are left out.
     Returns:
-        Columns Network, Started from, AUROC, Sensitivity, Specificity, and Published AUROC v1, AUROC v3,
-        Sensitivity v3, Specificity v3.
+        Columns Network, Started from, AUROC, Over best baseline (where known), Sensitivity, Specificity, and
+        Published AUROC v1, AUROC v3, Sensitivity v3, Specificity v3.
     """
-    table = readable(results)[["Network", "Started from", "AUROC", "Sensitivity", "Specificity"]]
+    table = readable(results).drop(columns=["Test images (patients)", "COVID-19", "Threshold"])
     published = evaluation.published()
     # SqueezeNet 1.0 or 1.1: the paper does not say which.
     names = results["network"].str.extract(r"^(ResNet\d+|SqueezeNet|DenseNet\d+)", expand=False)
@@ -146,6 +167,13 @@ def _range(table: pd.DataFrame) -> list[str]:
 def _gains(table: pd.DataFrame, name: str) -> list[str]:
     cells = table[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
     return ["" if pd.isna(v) else f"{v:+.3f} ({_limits(lo, hi, '+.3f')})" for v, lo, hi in cells]
+
+
+def _over_baseline(results: pd.DataFrame) -> list[str]:
+    """Empty for a baseline, whose `beats` is "", or NaN when it is read back."""
+    words = {"yes": "", "no": ", not above", "cannot be told": ", cannot be told"}
+    cells = zip(_gains(results, "over_baseline"), results["beats"], strict=True)
+    return [(cell + words.get(beats, "")).removeprefix(", ") for cell, beats in cells]
 
 
 def _limits(low: float, high: float, form: str) -> str:

@@ -14,7 +14,18 @@ import yaml
 
 from covidtf import experiments, reproduce, runs
 from covidtf.__main__ import main
-from covidtf.config import CONFIGS, ROOT, AblationConfig, ReportConfig, SourceConfig, TransferConfig
+from covidtf.audit import checks
+from covidtf.config import (
+    CONFIGS,
+    ROOT,
+    AblationConfig,
+    RecipeConfig,
+    ReportConfig,
+    SourceConfig,
+    TransferConfig,
+    TrialConfig,
+)
+from covidtf.metrics.baselines import BASELINES
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 EXPERIMENTS = sorted((ROOT / "notebooks" / "params").glob("*.yaml"))
@@ -22,6 +33,8 @@ PHANTOM, SAMPLE, CT, COVID_CT = (
     ROOT / "notebooks" / "params" / f"{name}.yaml"
     for name in ("phantom-xray", "xray-sample", "phantom-ct", "covid-ct")
 )
+# In the order of their folders.
+NO_NETWORK = [name for _, name in sorted(BASELINES.items())]
 by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -98,8 +111,8 @@ def test_parameters_are_those_of_the_settings(path):
 def test_experiments_can_be_planned(path):
     """Every experiment file has known steps and parameters and its name; a target task ends in a report."""
     configs = experiments.plan(path, {})
-    assert configs[0].experiment == path.stem
-    last = ReportConfig | TransferConfig | AblationConfig
+    assert configs[-1].experiment == path.stem
+    last = ReportConfig | TransferConfig | AblationConfig | TrialConfig | RecipeConfig
     assert isinstance(configs[-1], last) or isinstance(configs[0], SourceConfig)
 
 
@@ -115,7 +128,7 @@ def test_smoke_run_makes_every_table_and_figure(smoke_run):
     """Each notebook ran to its end, and the report holds a row per run and its figures in three formats."""
     folder = smoke_run / "smoke" / "phantom-xray"
     found = runs.find(folder)
-    assert [run.name for run in found] == ["ResNet18", "SqueezeNet 1.0", "mean and std (no network)"]
+    assert [run.name for run in found] == ["ResNet18", "SqueezeNet 1.0", *NO_NETWORK]
     for step in [path.parent for path in folder.rglob("step.json")]:
         assert (step / "notebook.ipynb").is_file()
     assert len(list(folder.rglob("step.json"))) == 5
@@ -154,12 +167,12 @@ def test_ct_phantoms_in_smoke_size(tmp_path):
     assert main(["reproduce", str(CT), "-p", "smoke", "true", "--out", str(tmp_path)]) == 0
     folder = tmp_path / "smoke" / "phantom-ct"
     found = runs.find(folder)
-    assert [run.name for run in found] == ["ResNet18", "ResNet18", "mean and std (no network)"]
+    assert [run.name for run in found] == ["ResNet18", "ResNet18", *NO_NETWORK]
     studies = pd.read_csv(folder / "02_ct_dataset" / "prepared" / "studies.csv")
     assert (studies["state"] == "prepared").all() and len(studies) == 12
     assert (studies["chosen"] == 6).all()
     table = pd.read_csv(folder / "10_ablation" / "ablation.csv")
-    assert set(table["method"]) == {"cross-entropy", "full", "mean and std (no network)"}
+    assert set(table["method"]) == {"cross-entropy", "full", *NO_NETWORK}
     assert set(table["split"]) == {"test"}
     for name in ("confusion", "roc", "history"):
         assert len(list(folder.glob(f"ResNet18-*/{name}.svg"))) == 2
@@ -184,7 +197,7 @@ def test_real_slices_in_smoke_size(real_data, tmp_path):
     found = runs.find(tmp_path / "out" / "smoke" / "covid-ct", folds=True)
     judged = {run.config["folds"]: set(run.predictions["split"]) for run in found if "loss" in run.config}
     assert judged == {0: {"val"}, 5: {"val", "test"}}
-    assert sum("baseline" in run.config for run in found) == 6
+    assert sum("baseline" in run.config for run in found) == 6 * len(NO_NETWORK)
 
 
 def test_real_sample_in_smoke_size(real_data, tmp_path):
@@ -197,9 +210,24 @@ def test_real_sample_in_smoke_size(real_data, tmp_path):
     overrides = {"smoke": "true", "data_folder": str(real_data)}
     reproduce.run(path, overrides, str(tmp_path / "out"))
     found = runs.find(tmp_path / "out" / "smoke" / "xray-sample")
-    assert [run.name for run in found] == ["SqueezeNet 1.0", "mean and std (no network)"]
+    assert [run.name for run in found] == ["SqueezeNet 1.0", *NO_NETWORK]
     sources = set(found[0].predictions["source"])
     assert sources == {"covid-chestxray-dataset", "ChestX-ray14"}
+
+
+def test_audit_of_a_smoke_run_does_every_check(smoke_run, capsys):
+    """The command runs what is missing, the audit, and prints a verdict on each check."""
+    status = main(["audit", str(PHANTOM), "-p", "smoke", "true", "--out", str(smoke_run)])
+    printed, folder = capsys.readouterr().out, smoke_run / "smoke" / "phantom-xray" / "08_audit"
+    verdicts = checks.read(folder / "checks.csv")
+    assert status == (4 if "failed" in set(verdicts["verdict"]) else 0)
+    assert printed.count("nothing changed, skipped") == 5
+    assert checks.words(verdicts) in printed
+    assert set(verdicts["check"]) == set(checks.CHECKS) and "not done" not in set(verdicts["reason"])
+    for name in ("leaks", "baselines", "controls", "sources", "robustness", "runs", "thresholds"):
+        assert len(pd.read_csv(folder / f"{name}.csv")) > 0
+    for name in ("verdicts", "controls"):
+        assert all((folder / f"{name}.{ending}").stat().st_size > 0 for ending in ("svg", "pdf", "png"))
 
 
 def test_command_is_recorded_without_private_paths(smoke_run):

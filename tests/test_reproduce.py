@@ -7,6 +7,7 @@ import yaml
 from covidtf import experiments, files, reproduce
 from covidtf.__main__ import main
 from covidtf.files import DataError
+from covidtf.metrics.baselines import BASELINES
 
 EXPERIMENT = {
     "experiment": "tiny",
@@ -35,7 +36,8 @@ def test_plan_merges_parameters_in_order(params):
     assert (data.seed, data.patients, augment.factor) == (3, 30, 2)
     assert (first.epochs, second.epochs) == (5, 5)
     assert {step.out for step in (data, augment, first, second, report)} == {"elsewhere"}
-    assert report.run_ids.split() == [first.run_id, second.run_id, "01_xray_dataset/baseline-mean-std"]
+    baselines = [f"01_xray_dataset/baseline-{slug}" for slug in BASELINES]
+    assert report.run_ids.split() == [first.run_id, second.run_id, *baselines]
 
 
 def test_lists_make_a_step_of_each_value_and_names_stand_for_folders(tmp_path):
@@ -127,6 +129,8 @@ def counting_notebooks(tmp_path, monkeypatch):
         notebook.cells = [parameters, work]
         nbformat.write(notebook, folder / f"{step}.ipynb")
     monkeypatch.setattr(reproduce, "NOTEBOOKS", folder)
+    # These steps leave no runs for a page to be made of.
+    monkeypatch.setattr(reproduce.html, "write", lambda config: (config.folder / "report.html").touch())
     return folder
 
 
@@ -174,9 +178,11 @@ def test_two_runners_do_not_share_a_folder(params, counting_notebooks, tmp_path)
 
 
 def test_lost_output_is_made_again(params, counting_notebooks, tmp_path):
-    """A step whose written files are gone or of another size runs again."""
+    """A step whose written files are gone or of another size runs again; only a report has a page."""
     out, log = tmp_path / "out", counting_notebooks / "log"
     reproduce.run(params, {}, str(out))
-    (out / "tiny" / "06_report" / "notebook.ipynb").unlink()
+    (page,) = out.rglob("report.html")
+    assert page.parent.name == "06_report"
+    page.unlink()
     reproduce.run(params, {}, str(out))
     assert log.read_text().split()[5:] == ["06_report"]

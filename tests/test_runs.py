@@ -24,10 +24,13 @@ def experiment(tmp_path):
     (folder / "best.weights.h5").write_bytes(b"weights")
     (folder / "roc.png").write_bytes(b"png")
     (folder / "roc.svg").write_text("<svg/>")
+    (folder / "architecture.svg").write_text("<svg/>")
+    (folder / "report.html").write_text("of no report step")
     inputs = {"predictions": folder / "predictions.csv"}
     runs.write(config, folder, runs.provenance(config, inputs, 1.0, device="cpu"))
     report = pd.DataFrame({"folder": [config.run_id]})
     write_csv(report, config.experiment_folder / "06_report" / "results.csv")
+    (config.experiment_folder / "06_report" / "report.html").write_text("<p>tables and curves</p>")
     tables = config.experiment_folder / "01_xray_dataset" / "tables"
     write_csv(pd.DataFrame({"n": [2]}), tables / "counts.csv")
     (tables.parent / "notebook.ipynb").write_text("{}")
@@ -67,7 +70,8 @@ def test_publish_leaves_images_and_weights_behind(experiment, tmp_path):
     published = {str(path.relative_to(target)) for path in publication.publish(experiment, target)}
     run_id = TrainConfig(epochs=1).run_id
     wanted = {f"{run_id}/{name}" for name in ("config.json", "provenance.json", "predictions.csv", "roc.svg")}
-    assert published == wanted | {"01_xray_dataset/tables/counts.csv", "06_report/results.csv"}
+    wanted |= {f"{run_id}/architecture.svg", "06_report/results.csv", "06_report/report.html"}
+    assert published == wanted | {"01_xray_dataset/tables/counts.csv"}
 
 
 def test_publish_leaves_runs_behind_that_the_report_does_not_list(experiment, tmp_path):

@@ -1,8 +1,11 @@
 """Settings of each step, one frozen dataclass per notebook; its defaults are the notebook's."""
 
+from covidtf.config.audit import AuditConfig
 from covidtf.config.data import AugmentConfig, CTConfig, DataConfig, SourceConfig
-from covidtf.config.reports import AblationConfig, ReportConfig, TransferConfig
+from covidtf.config.maps import HeatMapConfig
+from covidtf.config.reports import AblationConfig, RecipeConfig, ReportConfig, TransferConfig
 from covidtf.config.training import DeepConfig, TrainConfig
+from covidtf.config.trial import TrialConfig
 from covidtf.settings import PLACES, ROOT, Config
 
 __all__ = [
@@ -10,15 +13,19 @@ __all__ = [
     "PLACES",
     "ROOT",
     "AblationConfig",
+    "AuditConfig",
     "AugmentConfig",
     "CTConfig",
     "Config",
     "DataConfig",
     "DeepConfig",
+    "HeatMapConfig",
+    "RecipeConfig",
     "ReportConfig",
     "SourceConfig",
     "TrainConfig",
     "TransferConfig",
+    "TrialConfig",
 ]
 
 CONFIGS = {
@@ -33,5 +40,9 @@ CONFIGS = {
         ReportConfig,
         TransferConfig,
         AblationConfig,
+        HeatMapConfig,
+        AuditConfig,
+        TrialConfig,
+        RecipeConfig,
     )
 }

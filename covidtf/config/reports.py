@@ -1,9 +1,10 @@
 """Settings of the steps that compare runs."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Literal
 
-from covidtf.settings import NAME, Config, at_least
+from covidtf.settings import NAME, ROOT, Config, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,3 +62,47 @@ class AblationConfig(Config):
     experiment: str = field(default="phantom-ct", metadata={"pattern": NAME})
     run_ids: str = "*"
     draws: int = at_least(2000, 50)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeConfig(Config):
+    """Notebook 12: what a recipe does to the dependence on the source.
+
+    Args:
+        data: Folders of finished data steps of the same images, separated by spaces; the first is without the
+            recipe. In an experiment file `$NAME` is the folder of an earlier step.
+        before: Run folders of networks without the recipe, separated by spaces; `""` for none.
+        after: Those with it, in the same order.
+        network: Backbone of the probe, see `AuditConfig`.
+        weights: What the backbone starts from, as in `TrainConfig`.
+        folds: Of the probe's cross-validation.
+        draws: Bootstrap draws of patients.
+    """
+
+    step: ClassVar[str] = "12_recipe"
+    reads: ClassVar[tuple[str, ...]] = ("01_xray_dataset", "04_transfer_learning")
+    smoke_values: ClassVar[dict[str, object]] = {"draws": 100, "folds": 3}
+
+    experiment: str = field(default="xray-recipe", metadata={"pattern": NAME})
+    data: str = ""
+    before: str = ""
+    after: str = ""
+    network: Literal["ResNet18", "ResNet50", "SqueezeNet1_0", "SqueezeNet1_1", "DenseNet121"] = (
+        "SqueezeNet1_0"
+    )
+    weights: str = "tiny-imagenet"
+    folds: int = at_least(5, 2)
+    draws: int = at_least(2000, 50)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.before.split()) != len(self.after.split()):
+            raise ValueError(
+                "`before` and `after` must name equally many runs. "
+                f"Received: {self.before!r} and {self.after!r}"
+            )
+
+    @staticmethod
+    def folders(text: str) -> list[Path]:
+        """The folders that a parameter names; relative ones start at the repository's root."""
+        return [ROOT / Path(name).expanduser() for name in text.split()]

@@ -28,6 +28,14 @@ NETWORKS = {
     "ResNet50": {"color": "#228833", "linestyle": (0, (6, 1.5, 1, 1.5)), "marker": "^"},
     "DenseNet121": {"color": "#AA3377", "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "D"},
 }
+# Trivial baselines are grey: they are what a network is held against.
+_BASELINES = {
+    "file properties": {"color": "#222222", "linestyle": (0, (1, 1.2)), "marker": "P"},
+    "mean and std": {"color": "#555555", "linestyle": (0, (3, 1.5)), "marker": "X"},
+    "intensity histogram": {"color": "#777777", "linestyle": (0, (1, 2.4)), "marker": "v"},
+    "border strip": {"color": "#999999", "linestyle": (0, (6, 2, 1, 2)), "marker": "<"},
+    "16x16 thumbnail": {"color": "#666666", "linestyle": (0, (8, 2.4)), "marker": "p"},
+}
 _OTHER = {"color": "#555555", "linestyle": (0, (1, 1.2)), "marker": "X"}
 FORMATS = ("pdf", "svg", "png")
 _METADATA = {
@@ -47,20 +55,20 @@ def lines(names: list[str]) -> dict[str, dict]:
     """Colour, dashes and marker of each run, for `ax.plot`.
 
     A run has the look of the network whose name its own begins with, whatever the case ("resnet18, seed 1");
-    of several runs of one network the later ones are paler. Whatever is no network, such as a baseline, is
-    grey and dotted.
+    of several runs of one network the later ones are paler. The trivial baselines are grey, each with its own
+    shade, dashes and marker; whatever else is no network is grey and dotted.
 
     Args:
         names: Of the runs, in the order of the figure.
     Returns:
         One dict per name.
     """
-    found, seen = {}, {}
+    found, seen, looks = {}, {}, NETWORKS | _BASELINES
     for name in names:
         plain = name.lower().replace("-", "")
-        network = next((key for key in NETWORKS if plain.startswith(key.lower())), "")
-        repeat = seen[network] = seen.get(network, -1) + 1
-        look = dict(NETWORKS.get(network, _OTHER))
+        kind = next((key for key in looks if plain.startswith(key.lower())), "")
+        repeat = seen[kind] = seen.get(kind, -1) + 1
+        look = dict(looks.get(kind, _OTHER))
         strength = (1.0, 0.65, 0.4)[min(repeat, 2)]
         look["color"] = tuple(1 - strength * (1 - part) for part in to_rgb(look["color"]))
         found[name] = look

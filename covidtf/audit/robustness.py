@@ -1,0 +1,173 @@
+"""Changes that no reader of the image would call a change: how much of the AUROC they cost."""
+
+import io
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy import ndimage
+
+from covidtf import metrics
+from covidtf.audit.scorer import RunScorer, check_original, judged, rescored
+from covidtf.files import DataError
+from covidtf.metrics import intervals
+from covidtf.metrics.intervals import Metric
+
+if TYPE_CHECKING:
+    from covidtf.images.store import Prepared
+
+_BILINEAR = Image.Resampling.BILINEAR
+
+
+def fall(
+    before: pd.DataFrame, after: pd.DataFrame, positive: str = "COVID-19", draws: int = 2000, seed: int = 0
+) -> Metric:
+    """AUROC of `before` minus that of `after`, on the same images: above 0 where AUROC fell.
+
+    Its interval is that of the differences in the same bootstrap draws of patients (2.5th and 97.5th
+    percentile), None where `intervals.metric` would give none.
+
+    Args:
+        before: Predictions of one split.
+        after: Other scores of the same images, in any order.
+        positive: Label whose score is judged.
+        draws: Bootstrap draws of patients.
+        seed: Of the draws.
+    Returns:
+        Metric; its value is in [-1, 1]. `from` and `to` are the two AUROCs.
+    Raises:
+        DataError: If the tables are of other images or labels, or as `metrics.auroc`.
+    """
+    keys = ["image_id", "patient_id", "label"]
+    one, other = (table[keys].sort_values("image_id", ignore_index=True) for table in (before, after))
+    if not one.equals(other):
+        raise DataError(f"`after`: the {len(one)} images of `before` were wanted. Received: other rows")
+    (first, draws_before, smaller), (second, draws_after, _) = (
+        metrics.auroc_draws(table, positive, draws, seed) for table in (before, after)
+    )
+    n, patients = len(before), before["patient_id"].nunique()
+    alone = intervals.metric(first, draws_before, n, patients, smaller)
+    limits = alone["ci95"] and intervals.percentiles(draws_before - draws_after)
+    method = f"percentiles of paired differences, bootstrap over patients, {draws} draws"
+    return {
+        "value": first - second,
+        "ci95": limits and list(limits),
+        "method": method if limits else alone["method"],
+        "n": n,
+        "patients": patients,
+        "from": first,
+        "to": second,
+    }
+
+
+def change(name: str, images: np.ndarray) -> np.ndarray:
+    """Images after one of `CHANGES`.
+
+    Args:
+        name: A key of `CHANGES`.
+        images: uint8, shape `(n, size, size, channels)`.
+    Returns:
+        New uint8 array of the same shape.
+    Raises:
+        ValueError: If the change is unknown or the images are of another type or shape.
+    """
+    if name not in CHANGES:
+        raise ValueError(f"`name` must be one of {list(CHANGES)}. Received: {name!r}")
+    if images.dtype != np.uint8 or images.ndim != 4:
+        wanted = "uint8 of shape (n, size, size, channels)"
+        raise ValueError(f"`images` must be {wanted}. Received: {images.dtype} {images.shape}")
+    result = np.empty(images.shape, np.uint8)
+    for index, image in enumerate(images):
+        result[index] = CHANGES[name](image).reshape(image.shape)
+    return result
+
+
+def losses(
+    score: RunScorer,
+    prepared: "Prepared",
+    table: pd.DataFrame,
+    positive: str = "COVID-19",
+    changes: Sequence[str] | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+) -> dict[str, dict[str, Metric]]:
+    """AUROC of a run on changed images of the split it is judged on, and how much was lost.
+
+    Args:
+        score: The run, as `scorer.scorer` gives it.
+        prepared: Images uint8, shape `(n, size, size, channels)`, and their manifest, as in `scorer.judged`.
+        table: The run's own predictions.
+        positive: Label whose score is judged.
+        changes: Keys of `CHANGES`; all of them without it.
+        draws: Bootstrap draws of patients.
+        seed: Of the draws.
+    Returns:
+        For each change `auroc` and `loss`, the paired `fall` of AUROC.
+    Raises:
+        ValueError: If a change is unknown.
+        DataError: If the run's scores of unchanged images are not those of `table`, or as `metrics.auroc`.
+    """
+    rows, places = judged(table, prepared.manifest)
+    images = np.asarray(prepared.images[places])
+    original = rescored(score, images, rows)
+    check_original(original, rows, score.trained.folder)
+    found = {}
+    for name in CHANGES if changes is None else changes:
+        after = rescored(score, change(name, images), rows)
+        found[name] = {
+            "auroc": metrics.auroc(after, positive, draws, seed),
+            "loss": fall(original, after, positive, draws, seed),
+        }
+    return found
+
+
+def _picture(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+
+
+def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    file = io.BytesIO()
+    _picture(image).save(file, "JPEG", quality=quality)
+    with Image.open(file) as opened:
+        return np.asarray(opened)
+
+
+def _half(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    small = _picture(image).resize((max(1, width // 2), max(1, height // 2)), _BILINEAR)
+    return np.asarray(small.resize((width, height), _BILINEAR))
+
+
+def _gamma(image: np.ndarray, exponent: float) -> np.ndarray:
+    table = np.rint(255 * (np.arange(256) / 255) ** exponent).astype(np.uint8)
+    return table[image]
+
+
+def _rotated(image: np.ndarray, degrees: float) -> np.ndarray:
+    # Corners repeat the edge: black ones would be a mark that few images have.
+    return ndimage.rotate(image, degrees, reshape=False, order=1, mode="nearest")
+
+
+def _cropped(image: np.ndarray, share: float) -> np.ndarray:
+    height, width = image.shape[:2]
+    left, top = (1 - share) / 2 * width, (1 - share) / 2 * height
+    box = (left, top, width - left, height - top)
+    return np.asarray(_picture(image).resize((width, height), _BILINEAR, box))
+
+
+# `half size` and back by area-weighted bilinear interpolation; grey values v become 255 (v / 255) ^ gamma;
+# rotations counter-clockwise in degrees; the middle of the crop, of height and width, stretched to the whole.
+CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "JPEG quality 75": partial(_jpeg, quality=75),
+    "JPEG quality 50": partial(_jpeg, quality=50),
+    "JPEG quality 25": partial(_jpeg, quality=25),
+    "half size": _half,
+    "gamma 0.8": partial(_gamma, exponent=0.8),
+    "gamma 1.25": partial(_gamma, exponent=1.25),
+    "rotated by 5 degrees": partial(_rotated, degrees=5),
+    "rotated by -5 degrees": partial(_rotated, degrees=-5),
+    "crop of 95 %": partial(_cropped, share=0.95),
+}
