@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from covidtf import report, runs
+from covidtf import html, report, runs
 from covidtf.config import ROOT
 
 RESULTS = ROOT / "results"
@@ -117,22 +117,28 @@ def test_weights_that_ship_have_their_run_published(path):
 
 
 def test_results_hold_no_images_and_no_weights():
-    """Only tables, records, curves as SVG and notebooks; in notebooks of real data no picture but figures."""
+    """Only tables, records, curves as SVG, notebooks and reports; of real data no picture but figures."""
     endings = {path.suffix for path in RESULTS.rglob("*") if path.is_file()}
-    assert endings <= {".csv", ".json", ".svg", ".ipynb"}
+    assert endings <= {".csv", ".json", ".svg", ".ipynb", ".html"}
     for path in RESULTS.rglob("*.svg"):
         # matplotlib embeds pixels as <image>; only the confusion matrix has them, four coloured squares.
         assert "<image" not in path.read_text() or path.stem == "confusion"
     steps = {nbformat.read(path, as_version=4).cells[0].source[:4] for path in RESULTS.rglob("*.ipynb")}
-    assert steps <= {"# 04", "# 06", "# 09", "# 10"}
+    assert steps <= {"# 04", "# 06", "# 08", "# 09", "# 10"}
+    pages = [path.parent.name for path in RESULTS.rglob("*.html")]
+    assert set(pages) <= set(html.STEPS)
 
 
 def test_what_readme_says_of_xray_sample_holds():
-    """Within covid-chestxray-dataset every interval of the AUROC holds 0.5."""
+    """No network is above the best baseline; within one source every interval of the AUROC holds 0.5."""
     table = pd.read_csv(RESULTS / "xray-sample" / "06_report" / "within_source.csv")
     rows = table[table["source"] == "covid-chestxray-dataset"]
-    assert len(rows) == 5
+    assert len(rows) == 9
     assert ((rows["auroc_low"] < 0.5) & (rows["auroc_high"] > 0.5)).all()
+    whole = pd.read_csv(RESULTS / "xray-sample" / "06_report" / "results.csv")
+    networks = whole[whole["beats"].notna()]
+    assert len(networks) == 4 and (networks["beats"] == "no").all()
+    assert set(networks["best_baseline"]) == {"file properties (no network)"}
 
 
 def test_what_readme_says_of_phantoms_holds():
