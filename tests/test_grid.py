@@ -31,7 +31,7 @@ def prepare():
         }
     )
     images = (noise + 40 * (label == "COVID-19")[:, None, None, None]).astype(np.uint8)
-    return SimpleNamespace(images=images, manifest=manifest, folder="prepared", crop="center")
+    return SimpleNamespace(images=images, manifest=manifest, folder="prepared", crop="center", grey="stored")
 
 
 def test_folds_keep_patients_together():

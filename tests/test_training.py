@@ -107,7 +107,7 @@ def prepare(labels=("COVID-19", "non-COVID"), channels=1):
     table = {"image_id": names, **columns, "view": "PA", "finding": "f", "split": split, "label": label}
     images = (level[:, None, None, None] + noise).astype(np.uint8)
     return SimpleNamespace(
-        images=images, manifest=pd.DataFrame(table), folder=Path("prepared"), crop="center"
+        images=images, manifest=pd.DataFrame(table), folder=Path("prepared"), crop="center", grey="stored"
     )
 
 
