@@ -50,7 +50,7 @@ def make_masks(prepared):
 def test_a_run_as_a_function_gives_the_scores_of_the_run(run):
     """All images that the run scored, in batches with a smaller last one; and none at all."""
     prepared, folder, table = run
-    score = scorer.scorer(folder, batch_size=4)
+    score = scorer.RunScorer(folder, batch_size=4)
     assert score.trained.network == prepared.name
     rows = pd.Index(prepared.manifest["image_id"]).get_indexer(table["image_id"])
     wanted = table[["score_COVID-19", "score_non-COVID"]]
@@ -61,7 +61,7 @@ def test_a_run_as_a_function_gives_the_scores_of_the_run(run):
 def test_the_same_images_are_asked_about_in_every_control(run):
     """Test without the image whose mask is empty; the original is the run's own; a control is its images'."""
     prepared, folder, table = run
-    score, masks = scorer.scorer(folder), make_masks(prepared)
+    score, masks = scorer.RunScorer(folder), make_masks(prepared)
     found = scorer.tested_only(score, prepared, masks, table)
     assert list(found) == list(controls.CONTROLS)
     own = table[table["split"] == "test"].iloc[:-1].reset_index(drop=True)
@@ -92,12 +92,12 @@ def test_other_images_are_found_out(run):
     prepared, folder, table = run
     other = SimpleNamespace(images=255 - prepared.images, manifest=prepared.manifest)
     with pytest.raises(DataError, match=f"{folder}: scores of unchanged images must be those"):
-        scorer.tested_only(scorer.scorer(folder), other, make_masks(prepared), table)
+        scorer.tested_only(scorer.RunScorer(folder), other, make_masks(prepared), table)
     with pytest.raises(DataError, match="must be those of predictions"):
-        robustness.losses(scorer.scorer(folder), other, table)
+        robustness.losses(scorer.RunScorer(folder), other, table)
     none = np.zeros(prepared.images.shape[:3], bool)
     with pytest.raises(DataError, match="Received: none in 6"):
-        scorer.tested_only(scorer.scorer(folder), prepared, none, table)
+        scorer.tested_only(scorer.RunScorer(folder), prepared, none, table)
 
 
 def test_no_change_loses_nothing(run, monkeypatch):
@@ -105,7 +105,8 @@ def test_no_change_loses_nothing(run, monkeypatch):
     prepared, folder, table = run
     monkeypatch.setitem(robustness.CHANGES, "none", lambda image: image)
     monkeypatch.setitem(robustness.CHANGES, "inverted", lambda image: 255 - image)
-    found = robustness.losses(scorer.scorer(folder), prepared, table, changes=["none", "inverted"], draws=100)
+    score, changes = scorer.RunScorer(folder), ["none", "inverted"]
+    found = robustness.losses(score, prepared, table, changes=changes, draws=100)
     own = metrics.auroc(table[table["split"] == "test"], draws=100)
     assert found["none"]["auroc"]["value"] == pytest.approx(own["value"])
     assert (found["none"]["loss"]["value"], found["none"]["loss"]["ci95"]) == (0, [0, 0])
@@ -129,15 +130,16 @@ def test_the_fall_is_the_difference_of_the_areas_in_the_same_draws():
     # One positive below all negatives.
     after = make_predictions([0.9, 0.8, 0.7, 0.05, 0.4, 0.3, 0.2, 0.1], labels)
     found = robustness.fall(before, after.iloc[::-1], draws=500, seed=3)
-    assert (found["from"], found["to"], found["value"]) == (1, 0.75, 0.25)
+    assert (found["auroc"]["value"], found["loss"]["value"]) == (0.75, 0.25)
+    found = found["loss"]
     draws = [metrics.auroc_draws(table, draws=500, seed=3)[1] for table in (before, after)]
     assert found["ci95"] == pytest.approx(list(np.nanpercentile(draws[0] - draws[1], (2.5, 97.5))))
     assert found["ci95"][0] == 0
     few = [table.iloc[[0, 3, 4, 5, 6, 7]] for table in (before, after)]
-    untold = robustness.fall(*few, draws=500)
+    untold = robustness.fall(*few, draws=500)["loss"]
     assert untold["ci95"] is None
-    assert "no interval: 2 patients" in untold["method"]
-    with pytest.raises(DataError, match="the 8 images of `before`"):
+    assert "no interval: too few patients" in untold["method"]
+    with pytest.raises(DataError, match="the 8 images of 'before'"):
         robustness.fall(before, after.iloc[1:])
 
 

@@ -7,9 +7,13 @@ from PIL import Image
 
 from covidtf import phantom
 from covidtf.images import lung_shapes
-from covidtf.images.lungs import fits, lung_mask, lung_masks, masks_and_fits
+from covidtf.images.lungs import lung_mask, masks_and_fits
 
 SIZE = 96
+
+
+def lung_masks(images):
+    return masks_and_fits(images)[0]
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +109,6 @@ def test_less_contrast_hardly_moves_the_mask_but_a_negative_is_another_picture(x
 def test_an_image_without_lungs_gets_the_prior_and_says_so(kind):
     images = np.full((2, 64, 80), 7, np.uint8)
     masks, table = masks_and_fits(images, kind)
-    pd.testing.assert_frame_equal(fits(images, kind), table)
     assert table["prior"].all() and (table["quality"] == 0).all()
     assert masks.shape == (2, 64, 80)
     np.testing.assert_allclose(table["share"], masks.mean((1, 2)))

@@ -97,7 +97,8 @@ def same_images(tables: Mapping[str, pd.DataFrame]) -> None:
     Raises:
         DataError: They are not; names the first that differs.
     """
-    images = {name: sorted(table["image_id"]) for name, table in tables.items()}
+    keys = ["image_id", "patient_id", "label"]
+    images = {name: sorted(table[keys].itertuples(index=False, name=None)) for name, table in tables.items()}
     first = next(iter(images), "")
     for name, found in images.items():
         if found != images[first]:

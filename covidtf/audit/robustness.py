@@ -10,10 +10,9 @@ import pandas as pd
 from PIL import Image
 from scipy import ndimage
 
-from covidtf import metrics
+from covidtf.audit.areas import lost, same_images, within
 from covidtf.audit.scorer import RunScorer, check_original, judged, rescored
 from covidtf.files import DataError
-from covidtf.metrics import intervals
 from covidtf.metrics.intervals import Metric
 
 if TYPE_CHECKING:
@@ -24,11 +23,8 @@ _BILINEAR = Image.Resampling.BILINEAR
 
 def fall(
     before: pd.DataFrame, after: pd.DataFrame, positive: str = "COVID-19", draws: int = 2000, seed: int = 0
-) -> Metric:
-    """AUROC of `before` minus that of `after`, on the same images: above 0 where AUROC fell.
-
-    Its interval is that of the differences in the same bootstrap draws of patients (2.5th and 97.5th
-    percentile), None where `intervals.metric` would give none.
+) -> dict[str, Metric]:
+    """AUROC after a change of the images, and what was lost by it (`areas.lost`).
 
     Args:
         before: Predictions of one split.
@@ -37,30 +33,17 @@ def fall(
         draws: Bootstrap draws of patients.
         seed: Of the draws.
     Returns:
-        Metric; its value is in [-1, 1]. `from` and `to` are the two AUROCs.
+        `auroc`, of `after`, and `loss`, in [-1, 1], above 0 where AUROC fell.
     Raises:
-        DataError: If the tables are of other images or labels, or as `metrics.auroc`.
+        DataError: If the tables are of other images or labels, or of one class only.
     """
-    keys = ["image_id", "patient_id", "label"]
-    one, other = (table[keys].sort_values("image_id", ignore_index=True) for table in (before, after))
-    if not one.equals(other):
-        raise DataError(f"`after`: the {len(one)} images of `before` were wanted. Received: other rows")
-    (first, draws_before, smaller), (second, draws_after, _) = (
-        metrics.auroc_draws(table, positive, draws, seed) for table in (before, after)
-    )
-    n, patients = len(before), before["patient_id"].nunique()
-    alone = intervals.metric(first, draws_before, n, patients, smaller)
-    limits = alone["ci95"] and intervals.percentiles(draws_before - draws_after)
-    method = f"percentiles of paired differences, bootstrap over patients, {draws} draws"
-    return {
-        "value": first - second,
-        "ci95": limits and list(limits),
-        "method": method if limits else alone["method"],
-        "n": n,
-        "patients": patients,
-        "from": first,
-        "to": second,
-    }
+    same_images({"before": before, "after": after})
+    areas = [within(table, None, positive, draws, seed) for table in (before, after)]
+    if areas[0] is None or areas[1] is None:
+        raise DataError(
+            f"predictions: images labelled {positive} and others were wanted. Received: one class"
+        )
+    return {"auroc": areas[1].metric, "loss": lost(*areas)}
 
 
 def change(name: str, images: np.ndarray) -> np.ndarray:
@@ -97,7 +80,7 @@ def losses(
     """AUROC of a run on changed images of the split it is judged on, and how much was lost.
 
     Args:
-        score: The run, as `scorer.scorer` gives it.
+        score: The run, of `scorer.RunScorer`.
         prepared: Images uint8, shape `(n, size, size, channels)`, and their manifest, as in `scorer.judged`.
         table: The run's own predictions.
         positive: Label whose score is judged.
@@ -105,10 +88,10 @@ def losses(
         draws: Bootstrap draws of patients.
         seed: Of the draws.
     Returns:
-        For each change `auroc` and `loss`, the paired `fall` of AUROC.
+        What `fall` says of each change.
     Raises:
         ValueError: If a change is unknown.
-        DataError: If the run's scores of unchanged images are not those of `table`, or as `metrics.auroc`.
+        DataError: If the run's scores of unchanged images are not those of `table`, or as `fall`.
     """
     rows, places = judged(table, prepared.manifest)
     images = np.asarray(prepared.images[places])
@@ -117,10 +100,7 @@ def losses(
     found = {}
     for name in CHANGES if changes is None else changes:
         after = rescored(score, change(name, images), rows)
-        found[name] = {
-            "auroc": metrics.auroc(after, positive, draws, seed),
-            "loss": fall(original, after, positive, draws, seed),
-        }
+        found[name] = fall(original, after, positive, draws, seed)
     return found
 
 

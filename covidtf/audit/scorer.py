@@ -45,11 +45,6 @@ class RunScorer:
         return np.concatenate([np.empty((0, len(self.trained.classes)), np.float32), *parts])
 
 
-def scorer(run_folder: str | Path, engine: str = "keras", batch_size: int = 32) -> RunScorer:
-    """A finished run as a callable, from uint8 images to scores `(n, classes)`; see `RunScorer`."""
-    return RunScorer(run_folder, engine, batch_size)
-
-
 def judged(table: pd.DataFrame, manifest: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
     """Rows of a run's predictions that are judged, test or else val, and the rows of their images.
 

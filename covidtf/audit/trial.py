@@ -130,9 +130,7 @@ def _controls(one: planted.Set, features: Features, by: Mapping) -> list[dict]:
     retrained = {name: _test(probe.scores(values, table)) for name, values in seen.items()}
     tables = _of_network(seen["original"], table, tested)
     original = tables["original"]
-    losses = {
-        name: {"loss": robustness.fall(original, tables.pop(name), **by)} for name in robustness.CHANGES
-    }
+    losses = {name: robustness.fall(original, tables.pop(name), **by) for name in robustness.CHANGES}
     rows = [*networks.retrained(retrained, **by), *networks.tested(tables, NETWORK, **by)]
     return [*rows, networks.robust(losses, NETWORK, original, **by)]
 

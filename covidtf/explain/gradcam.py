@@ -108,16 +108,13 @@ def gradient(tail: "keras.Model", inputs: list, wanted: npt.NDArray):
             tape.watch(first)
             total = keras.ops.sum(tail([first, *others], training=False) * wanted)
         return tape.gradient(total, first)
-    trained, fixed = ([variable.value for variable in of] for of in _variables(tail))
+    kinds = tail.trainable_variables, tail.non_trainable_variables
+    trained, fixed = ([variable.value for variable in kind] for kind in kinds)
 
     def total_of(x):
         return keras.ops.sum(tail.stateless_call(trained, fixed, [x, *others], training=False)[0] * wanted)
 
     return framework.grad(total_of)(first)
-
-
-def _variables(model: "keras.Model") -> tuple[list, list]:
-    return model.trainable_variables, model.non_trainable_variables
 
 
 def _target(model: "keras.Model", stage: int, head: str) -> tuple:

@@ -7,8 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from covidtf import scoring
-from covidtf.audit.scorer import check_original, judged, rescored, scorer
+from covidtf.audit.scorer import RunScorer, check_original, judged, rescored
 from covidtf.explain import evidence, occlusion
 from covidtf.explain.gradcam import GradCAM, main_only
 from covidtf.files import DataError, progress
@@ -56,9 +55,9 @@ def load(folder: str | Path, table: pd.DataFrame, prepared: Prepared, masks: npt
             `table`; names the run.
     """
     rows, places = judged(table, prepared.manifest)
-    images, score = np.asarray(prepared.images[places]), scorer(folder)
+    images, score = np.asarray(prepared.images[places]), RunScorer(folder)
     check_original(rescored(score, images, rows), rows, folder)
-    trained = scoring.read(folder)
+    trained = score.trained
     size = (trained.size, trained.size, trained.channels)
     if images.shape[1:] != size:
         raise DataError(f"{folder}: images of shape {size} were wanted. Received: {images.shape[1:]}")

@@ -15,10 +15,8 @@ _GRID = 128  # px; the side of the grid that slices are looked at on
 _LUNG_TO_TISSUE = (0.72, 0.4, 0.2)
 _CUT = 2.2  # length along the edge of the image over the root of the area; of the air in a corner about 2.8
 _SHARES = (0.015, 0.65)  # of the image
-_PIECE, _MOST = (
-    0.004,
-    4,
-)  # of the image, the least that a piece of lung is; more pieces than two lungs near the base
+_PIECE = 0.004  # of the image, the least that a piece of lung is
+_MOST = 4  # pieces, more than two because lungs come in several near the diaphragm
 _OPENED, _CLOSED = 1, 7  # px of the grid; 7 px of 128 are about 20 mm
 _LARGEST_HOLE = 0.02  # of the image
 _FRAME = 3  # px of the grid
@@ -36,17 +34,7 @@ def lung_mask(image: np.ndarray, kind: str = "xray") -> np.ndarray:
     Raises:
         ValueError: Another kind, type or shape.
     """
-    return lung_masks(np.asarray(image)[None], kind)[0]
-
-
-def lung_masks(images: np.ndarray, kind: str = "xray") -> np.ndarray:
-    """The lung fields of each image: the masks of `masks_and_fits`."""
-    return masks_and_fits(images, kind)[0]
-
-
-def fits(images: np.ndarray, kind: str = "xray") -> pd.DataFrame:
-    """How well each image was fitted, and where the prior stands in: the table of `masks_and_fits`."""
-    return masks_and_fits(images, kind)[1]
+    return masks_and_fits(np.asarray(image)[None], kind)[0][0]
 
 
 def masks_and_fits(images: np.ndarray, kind: str = "xray") -> tuple[np.ndarray, pd.DataFrame]:
@@ -147,9 +135,8 @@ def _lungs(image: np.ndarray, part: float) -> np.ndarray:
     # A tight crop may cut a lung off; still less of it lies along the edge than of the air around a body.
     fits = (contact < _CUT * np.sqrt(sizes)) & (sizes >= _PIECE * image.size)
     fits[0] = False
-    order = [label for label in np.argsort(-sizes) if fits[label] and not _is_trachea(labels == label)][
-        :_MOST
-    ]
+    order = [label for label in np.argsort(-sizes) if fits[label] and not _is_trachea(labels == label)]
+    order = order[:_MOST]
     lungs = np.zeros(image.shape, bool)
     for label in order:
         if 5 * sizes[label] >= sizes[order[0]]:
