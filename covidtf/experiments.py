@@ -18,6 +18,7 @@ from covidtf.config import (
     Config,
     CTConfig,
     DataConfig,
+    HeatMapConfig,
     ReportConfig,
     SourceConfig,
     TrainConfig,
@@ -158,7 +159,7 @@ def _check_weights(configs: list[Config]) -> None:
 
 def _fill_report(configs: list[Config]) -> list[Config]:
     """Let a report over all runs read those of this very plan, not what earlier settings left behind."""
-    reports = ReportConfig | TransferConfig | AblationConfig | AuditConfig
+    reports = ReportConfig | TransferConfig | AblationConfig | AuditConfig | HeatMapConfig
     return [
         type(config)(**asdict(config) | {"run_ids": runs})
         if isinstance(config, reports) and config.run_ids == "*" and (runs := _runs(configs, config))

@@ -230,6 +230,57 @@ def test_audit_of_a_smoke_run_does_every_check(smoke_run, capsys):
         assert all((folder / f"{name}.{ending}").stat().st_size > 0 for ending in ("svg", "pdf", "png"))
 
 
+def further(folder, steps):
+    """An experiment file of these steps."""
+    path = folder / "further.yaml"
+    path.write_text(yaml.safe_dump({"experiment": "phantom-xray", "steps": steps}))
+    return str(path)
+
+
+def test_heat_maps_of_a_smoke_run_have_numbers_and_examples(smoke_run, tmp_path):
+    """Both methods on every network; examples as pictures, which stay in the run folder."""
+    path = further(tmp_path, ["07_heat_maps"])
+    assert main(["reproduce", path, "-p", "smoke", "true", "--out", str(smoke_run)]) == 0
+    folder = smoke_run / "smoke" / "phantom-xray" / "07_heat_maps"
+    table = pd.read_csv(folder / "evidence.csv")
+    assert set(table["network"]) == {"ResNet18", "SqueezeNet 1.0"}
+    assert set(table["method"]) == {"Grad-CAM", "occlusion"} and (table["area"].dropna() < 0.6).all()
+    assert sorted(path.name for path in folder.glob("examples_*.png")) == [
+        "examples_ResNet18.png",
+        "examples_SqueezeNet-1.0.png",
+    ]
+
+
+def test_a_recipe_in_smoke_size_is_held_against_the_images_as_stored(smoke_run, tmp_path):
+    """Two ways to prepare the phantoms, each with two balances; the first has no gain."""
+    ways = [{"as": "plain"}, {"as": "both", "experiment": "cut", "crop": "lungs", "grey": "equalised"}]
+    steps = [{"01_xray_dataset": {"dataset": "phantom"} | way} for way in ways]
+    path = further(tmp_path, [*steps, {"12_recipe": {"data": "$plain $both"}}])
+    assert main(["reproduce", path, "-p", "smoke", "true", "--out", str(smoke_run)]) == 0
+    folder = smoke_run / "smoke" / "phantom-xray" / "12_recipe"
+    table = pd.read_csv(folder / "probe.csv")
+    assert list(dict.fromkeys(table["variant"])) == [
+        "as stored",
+        "as stored, sources balanced",
+        "lungs, equalised",
+        "lungs, equalised, sources balanced",
+    ]
+    gains = table[table["measure"] == "all sources"].set_index("variant")["gain"]
+    assert gains.isna().sum() == 1 and pd.isna(gains["as stored"])
+    assert pd.read_csv(folder / "networks.csv").empty
+    assert (folder / "probe.svg").stat().st_size > 0
+
+
+def test_the_audits_trial_in_smoke_size(tmp_path):
+    """One seed without a shortcut and one with a border, which must be told."""
+    path = str(ROOT / "notebooks" / "params" / "audit-trial.yaml")
+    assert main(["reproduce", path, "-p", "smoke", "true", "--out", str(tmp_path)]) == 0
+    folder = tmp_path / "smoke" / "audit-trial" / "11_audit_trial"
+    rates = pd.read_csv(folder / "rates.csv")
+    assert set(rates["condition"]) == {"clean", "border"} and (rates["seeds"] == 1).all()
+    assert (folder / "failures.svg").stat().st_size > 0
+
+
 def test_command_is_recorded_without_private_paths(smoke_run):
     """The provenance tells how to run it again and names no folder of the user's."""
     record = runs.find(smoke_run / "smoke" / "phantom-xray")[0].provenance
