@@ -142,7 +142,7 @@ def test_what_readme_says_of_xray_sample_holds():
 
 
 def test_what_readme_says_of_phantoms_holds():
-    """SqueezeNet and the thumbnail are above chance, nothing else is, and no network is above the thumbnail."""
+    """SqueezeNet and the thumbnail are above chance, and no network is above the thumbnail."""
     table = pd.read_csv(RESULTS / "phantom-xray" / "06_report" / "results.csv").set_index("network")
     above = ["SqueezeNet 1.0", "16x16 thumbnail (no network)"]
     assert (table.loc[above, "auroc_low"] > 0.5).all()
