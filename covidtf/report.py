@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from covidtf.audit import checks
 from covidtf.config import ROOT
 from covidtf.files import DataError, atomic, read_json
 from covidtf.metrics import evaluation
@@ -52,8 +53,7 @@ def update_documents(check: bool = False) -> list[Path]:
 
     Keys: `results EXPERIMENT`, `within SOURCE of EXPERIMENT`, `transfer EXPERIMENT`,
     `ablation EXPERIMENT METRIC LEVEL`, `beside-published EXPERIMENT`, `recipe EXPERIMENT probe|networks`,
-    `csv PATH`, `benchmarks`,
-    `benchmark NAME`, `benchmark START*` (the largest of several), `shipped NETWORK-NAME METRIC`,
+    `verdicts EXPERIMENT`, `csv PATH`, `benchmarks`, `benchmark NAME`, `benchmark START*` (the largest of several), `shipped NETWORK-NAME METRIC`,
     `test RUN-FOLDER METRIC`, `value EXPERIMENT NETWORK COLUMN` and `published NETWORK VERSION QUANTITY`, both
     with dashes for blanks in the network.
 
@@ -119,6 +119,11 @@ def _recipe(experiment: str, name: str) -> str:
     return f"\n{markdown(recipe(_read(RESULTS / experiment / '12_recipe' / f'{name}.csv')))}\n"
 
 
+def _verdicts(experiment: str) -> str:
+    table = checks.read(RESULTS / experiment / "08_audit" / "checks.csv")
+    return f"\n{markdown(checks.readable(table))}\n"
+
+
 def _csv(path: str) -> str:
     return f"\n{markdown(pd.read_csv(ROOT / path, dtype=str, keep_default_na=False))}\n"
 
@@ -173,6 +178,7 @@ _KEYS: dict[str, Callable[..., str]] = {
     "transfer": _transfer,
     "ablation": _ablation,
     "recipe": _recipe,
+    "verdicts": _verdicts,
     "csv": _csv,
     "value": _value,
     "published": _published,

@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from covidtf import html, report, runs
+from covidtf.audit import checks
 from covidtf.config import ROOT
 
 RESULTS = ROOT / "results"
@@ -139,6 +140,31 @@ def test_what_readme_says_of_xray_sample_holds():
     networks = whole[whole["beats"].notna()]
     assert len(networks) == 4 and (networks["beats"] == "no").all()
     assert set(networks["best_baseline"]) == {"file properties (no network)"}
+
+
+def test_what_readme_says_of_the_audit_of_xray_sample_holds():
+    """No leak; what fails is the source, of the data and of each network; two checks in doubt do not fail."""
+    table = checks.read(RESULTS / "xray-sample" / "08_audit" / "checks.csv")
+    assert (table.loc[table["group"] == "leaks", "verdict"] == "passed").all()
+    failed = table[table["verdict"] == "failed"]
+    assert failed["check"].value_counts().to_dict() == {
+        "file properties": 1,
+        "lungs blacked out, retrained": 1,
+        "border only, retrained": 1,
+        "lungs blacked out, tested only": 1,
+        "border only, tested only": 1,
+        "sources told apart": 1,
+        "fall within source": 4,
+    }
+    tested = failed[failed["group"] == "controls, tested only"]
+    assert set(tested["subject"]) == {"DenseNet121"}
+    within = table[table["check"] == "within source"]
+    assert len(within) == 4 and (within["verdict"] == "cannot be told").all()
+    assert within["value"].between(0.4, 0.6).all()
+    others = table[~table["check"].isin(failed["check"]) & (table["group"] != "leaks")]
+    assert (others["verdict"] == "cannot be told").mean() > 0.5
+    flat = table[table["check"].isin(["robustness", "loss to equalised"])]
+    assert len(flat) == 8 and (flat["verdict"] == "passed").sum() == 6 and (flat["value"] < 0.1).all()
 
 
 def test_what_readme_says_of_phantoms_holds():
