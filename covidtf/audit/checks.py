@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from covidtf.audit.thresholds import CHANCE, CHECKS, LOSS, MARGIN, Check
+from covidtf.audit.thresholds import CHANCE, CHECKS, LOSS, MARGIN, SLACK, Check
 from covidtf.metrics.intervals import Metric
 
 __all__ = [
@@ -41,8 +41,9 @@ def judge(
     """The verdict on one number.
 
     `below` t: passed if the whole 95 % CI is below t, failed if it is above, else it cannot be told; `above`
-    likewise; `none`: failed above 0; `holds`: failed if t is not in the CI, passed if it is and all of the CI
-    is within 0.15 of t, for a wide one holds anything. Without a CI it cannot be told, apart from counts.
+    likewise; `none`: failed above 0; `holds`: failed if all of the CI is more than 0.05 from t, passed if t
+    is in it and all of it is within 0.15 of t, for a wide one holds anything. Without a CI it cannot be
+    told, apart from counts.
 
     Args:
         check: One of `CHECKS`.
@@ -161,8 +162,10 @@ def _number(value: float, low: float, high: float, how: str, threshold: float) -
 
 
 def _holds(low: float, high: float, threshold: float) -> tuple[str, str]:
-    if not low <= threshold <= high:
+    if low - threshold > SLACK or threshold - high > SLACK:
         return "failed", ""
+    if not low <= threshold <= high:
+        return "cannot be told", f"the interval leaves out the threshold by less than {SLACK:g}"
     if max(high - threshold, threshold - low) > MARGIN:
         return "cannot be told", "the interval is too wide to say so"
     return "passed", ""

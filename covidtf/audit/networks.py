@@ -22,7 +22,6 @@ _OF_BASELINE = {
 }
 _RETRAINED = ("lungs blacked out", "border only")
 _TESTED = ("lungs blacked out", "border only")
-_LOSSES = ("lungs only", "equalised")
 # In which runs of one network may differ and still be repetitions of one another; `start` says in words what
 # `weights` names, which may be another file for each seed.
 _OF_A_SEED = ("seed", "weights", "experiment")
@@ -133,9 +132,10 @@ def tested(tables: Mapping[str, pd.DataFrame], name: str, positive: str, draws: 
         judge(CHECKS[f"{control}, tested only"], name, areas[control].metric, base=whole.metric)
         for control in _TESTED
     ]
-    for control in _LOSSES:
-        loss = lost(whole, areas[control])
-        rows.append(judge(CHECKS[f"loss to {control}"], name, loss, base=whole.metric))
+    only, without = areas["lungs only"], areas["lungs blacked out"]
+    pairs = {"lungs over surroundings": (only, without), "loss to equalised": (whole, areas["equalised"])}
+    for check, pair in pairs.items():
+        rows.append(judge(CHECKS[check], name, lost(*pair), base=whole.metric))
     return rows
 
 

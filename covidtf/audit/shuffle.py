@@ -16,7 +16,7 @@ SHUFFLES = 20
 OTHER = "other"
 
 
-def permuted(manifest: pd.DataFrame, seed: int, positive: str = "COVID-19") -> np.ndarray:
+def permuted(manifest: pd.DataFrame, seed: int | Sequence[int], positive: str = "COVID-19") -> np.ndarray:
     """Labels `positive` and `other`; in train permuted among as many patients with it as without it.
 
     A patient has one label, the most frequent of the images, and gives all images the label that it gets: two
@@ -27,7 +27,7 @@ def permuted(manifest: pd.DataFrame, seed: int, positive: str = "COVID-19") -> n
 
     Args:
         manifest: With `split` and `patient_id`.
-        seed: Not negative.
+        seed: One number or several, not negative.
         positive: Label that is told from all others.
     Returns:
         Labels, shape `(n,)`, true ones in val and test; "" without a split or for patients not drawn.
@@ -43,7 +43,7 @@ def permuted(manifest: pd.DataFrame, seed: int, positive: str = "COVID-19") -> n
     if count == 0:
         found = f"{own.sum()} and {(~own).sum()}"
         raise DataError(f"train: patients with and without {positive} were wanted. Received: {found}")
-    random = np.random.default_rng([seed, 0x5B])
+    random = np.random.default_rng([*np.atleast_1d(seed).tolist(), 0x5B])
     drawn = np.concatenate([random.permutation(own.index[own == kind])[:count] for kind in (True, False)])
     given = dict(zip(random.permutation(drawn), [positive] * count + [OTHER] * count, strict=True))
     labels[train] = [given.get(patient, "") for patient in manifest.loc[train, "patient_id"]]
@@ -63,14 +63,14 @@ def shuffled(
         features: As `probe.scores`.
         manifest: As `probe.scores`.
         shuffles: How many, at least 1.
-        seed: Not negative; permutation k is `permuted(manifest, seed + k)`.
+        seed: Not negative; permutation k is `permuted(manifest, (seed, k))`.
         positive: Label that is told from all others.
     Raises:
         ValueError, DataError: As `permuted` and `probe.scores`.
     """
     found = []
     for k in range(shuffles):
-        labels = permuted(manifest, seed + k, positive)
+        labels = permuted(manifest, (seed, k), positive)
         used = labels != ""
         found.append(probe.scores(features[used], manifest[used].reset_index(drop=True), labels[used]))
     return found

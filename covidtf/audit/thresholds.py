@@ -2,6 +2,9 @@
 
 The thresholds 0, 0.5, 0.10 and 0.65 were fixed before any result and have not been moved. `MARGIN`, and that
 a loss needs three patients of each class, came after the first results; none of their verdicts changed by it.
+After a first trial of the audit, on phantoms that are not used since, two checks were replaced because they
+failed without a shortcut: the loss from whole images to lungs only, by `lungs over surroundings`; and a label
+shuffle that failed as soon as its interval left out 0.5, by one that needs `SLACK` besides.
 """
 
 from dataclasses import dataclass
@@ -10,6 +13,7 @@ CHANCE = 0.5
 TRIVIAL = 0.65
 LOSS = 0.10
 MARGIN = 0.15  # how near to a threshold an interval must be that holds it
+SLACK = 0.05  # how far from a threshold all of an interval must be to say that it is not held
 
 
 @dataclass(frozen=True)
@@ -119,13 +123,12 @@ _GROUPS: dict[str, tuple[tuple[str, str, float, str, str], ...]] = {
             _SIDE + _UNSEEN,
         ),
         (
-            "loss to lungs only",
-            "Are lungs enough for the network?",
-            LOSS,
-            "below",
-            _FALL
-            + " Images without surroundings are new to it, so a loss is no proof of a shortcut: in the trial "
-            "of the audit this check fails on phantoms without one too, more often than chance would.",
+            "lungs over surroundings",
+            "Does the network tell more from lungs alone than from all but them?",
+            0.0,
+            "above",
+            "The AUROC of lungs only minus that of lungs blacked out. Both images are new to the network and "
+            "have grey in them, so that what is lost by that alone is lost by both.",
         ),
         (
             "loss to equalised",
@@ -179,8 +182,8 @@ _GROUPS: dict[str, tuple[tuple[str, str, float, str, str], ...]] = {
             CHANCE,
             "holds",
             "From shuffled labels nothing can be learnt; anything else is a leak or a fault of the "
-            "pipeline. A faultless one should leave out 0.5 once in 20 times; in the trial of the audit it "
-            "was more often, so one failure alone is no evidence.",
+            "pipeline. The interval of a faultless one leaves out 0.5 once in 20 times, so to fail it must "
+            "also keep 0.05 away from it; what a fault lets through is more.",
         ),
         (
             "range over seeds",

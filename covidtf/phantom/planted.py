@@ -25,9 +25,10 @@ STRENGTH = (0.95, 0.03)
 DUPLICATED = 0.1
 # Coarser than for pictures to look at: a quarter of the time, and a pixel at 128 px is 3 mm too.
 _SPACING = (3.0, 6.0, 3.0)
-# Each image is cut out of a wider one at random. Without that phantoms lie so much alike that some unrelated
-# ones count as near duplicates, and that a thumbnail of 16 x 16 px tells the disease better than a network.
-_WIDER, _LEAST_KEPT = 1.1, 0.82
+# Each image is cut out of a wider one at random, and rotated by at most so many degrees. Without that
+# phantoms lie so much alike that some unrelated ones count as near duplicates, and that a thumbnail of
+# 16 x 16 px tells the disease better than a network.
+_WIDER, _LEAST_KEPT, _ASKEW = 1.1, 0.82, 5.0
 _SOURCE = "phantom"
 
 
@@ -50,8 +51,8 @@ class Set:
 def draw(patients: int, seed: int, size: int = 128, workers: int = 1) -> Set:
     """Phantoms without a shortcut: every other patient has COVID-19, every fourth nothing, the rest another.
 
-    View, breath, position, crop and scanner style are drawn alike for all. Severity is at least 0.6, so that
-    a probe learns the task from a few hundred small images.
+    View, breath, position, crop, rotation and scanner style are drawn alike for all. Severity is at least
+    0.6, so that a probe learns the task from a few hundred small images.
 
     Args:
         patients: How many, at least 2.
@@ -141,7 +142,8 @@ def _draw_patient(seed: int, patient: int, finding: str, size: int) -> tuple[np.
     image = project(volume, visit, view, style, round(size * _WIDER))
     mask = lung_field(volume, visit, view, round(size * _WIDER))
     box = _crop(len(image), np.random.default_rng([seed, patient, 34]))
-    image, mask = (_resized(values, box, size) for values in (image, mask.astype(np.uint8) * 255))
+    degrees = np.random.default_rng([seed, patient, 35]).uniform(-_ASKEW, _ASKEW)
+    image, mask = (_cut(values, box, degrees, size) for values in (image, mask.astype(np.uint8) * 255))
     name = f"phantom{patient:05d}"
     row = {
         "path": f"{name}.png",
@@ -165,8 +167,9 @@ def _crop(side: int, rng: np.random.Generator) -> tuple[float, float, float, flo
     return left, top, left + kept, top + kept
 
 
-def _resized(values: np.ndarray, box: tuple[float, float, float, float], size: int) -> np.ndarray:
-    return np.asarray(Image.fromarray(values).resize((size, size), Image.Resampling.BILINEAR, box))
+def _cut(values: np.ndarray, box: tuple[float, float, float, float], degrees: float, size: int) -> np.ndarray:
+    resized = np.asarray(Image.fromarray(values).resize((size, size), Image.Resampling.BILINEAR, box))
+    return ndimage.rotate(resized, degrees, reshape=False, order=1, mode="nearest")
 
 
 def _hashed(table: pd.DataFrame, images: np.ndarray) -> pd.DataFrame:
