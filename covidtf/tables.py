@@ -42,7 +42,7 @@ def transfer(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns Part of test, Network, Started from, Trained, Seeds, Images (patients), AUROC, Lowest to
-        highest seed, Gain over random weights.
+        highest seed, Gain over random weights, Over best baseline (where the table has it, as `readable`).
     """
     result = table[["part", "network", "start", "strategy", "seeds"]].set_axis(
         ["Part of test", "Network", "Started from", "Trained", "Seeds"], axis=1
@@ -51,6 +51,9 @@ def transfer(table: pd.DataFrame) -> pd.DataFrame:
     result["AUROC"] = _with_interval(table, "auroc")
     result["Lowest to highest seed"] = _range(table)
     result["Gain over random weights"] = _gains(table, "gain")
+    # Tables of earlier versions do not have it.
+    if "over_baseline" in table:
+        result["Over best baseline"] = _over_baseline(table)
     return result
 
 
@@ -65,7 +68,8 @@ def ablation(table: pd.DataFrame, metric: str, level: str) -> pd.DataFrame:
         Columns Part, Method, each of Started from, Label noise, Beta (other than 0) and further settings in
         which rows differ, Seeds, Slices or Cases (patients), of cases the Rule, the metric, Within folds (if
         there are folds and it is AUROC), Lowest to highest seed, Mean of the seeds' scores (if there are
-        several), Gain over cross-entropy, Gain over random weights (if starts differ).
+        several), Gain over cross-entropy, Gain over random weights (if starts differ), Over best baseline
+        (marked as in `readable`).
     Raises:
         DataError: If there is no such row.
     """
@@ -91,6 +95,9 @@ def ablation(table: pd.DataFrame, metric: str, level: str) -> pd.DataFrame:
     result["Gain over cross-entropy (95 % CI)"] = _gains(rows, "gain")
     if "Started from" in result:
         result["Gain over random weights (95 % CI)"] = _gains(rows, "start_gain")
+    # Tables of earlier versions do not have it.
+    if "over_baseline" in rows:
+        result["Over best baseline (95 % CI)"] = _over_baseline(rows)
     return pd.DataFrame(result).reset_index(drop=True)
 
 

@@ -355,5 +355,12 @@ def test_one_table_holds_split_and_cross_validation_and_baselines():
         assert row["start"] == "no weights"
         assert row[["loss", "beta", "auxiliary", "label_noise", "start_gain"]].isna().all()
         assert row["folds"] == (1 if part == "split" else 3)
+        over = rows.loc[part, "over_baseline"]
+        value = rows.loc[part, "value"]
+        assert over[["cross-entropy", "full"]].to_numpy() == pytest.approx(
+            (value - value[name])[:2].to_numpy()
+        )
+        assert rows.loc[part, "best_baseline"].tolist() == [name, name, ""]
+    assert rows["beats"].tolist() == ["yes", "yes", ""] * 2
     pooled = values(pd.concat([one.predictions.query("split == 'test'") for one in base]))
     assert rows.loc[(parts[1], name), "value"] == pytest.approx(pooled["auroc"])

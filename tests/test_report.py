@@ -113,6 +113,7 @@ def test_an_ablation_shows_what_its_rows_differ_in(tmp_path):
         *("Part", "Method", "Started from", "Label noise", "Head epochs", "Seeds", "Cases (patients)"),
         *("Rule (one per seed)", "Macro AUROC (95 % CI)", "Within folds", "Lowest to highest seed"),
         *("Gain over cross-entropy (95 % CI)", "Gain over random weights (95 % CI)"),
+        "Over best baseline (95 % CI)",
     ]
     assert shown["Label noise"].tolist() == ["0 %", "0 %", "0 %", "12.5 %", "", "0 %"]
     assert shown["Head epochs"].tolist() == ["0", "0", "2", "0", "", "0"]
@@ -134,9 +135,10 @@ def test_an_ablation_leaves_out_what_its_rows_share():
     shown = report.ablation(table, "f1", "slice")
     assert list(shown) == [
         *("Part", "Method", "Seeds", "Slices (patients)", "Macro F1 (95 % CI)", "Lowest to highest seed"),
-        "Gain over cross-entropy (95 % CI)",
+        *("Gain over cross-entropy (95 % CI)", "Over best baseline (95 % CI)"),
     ]
     assert shown["Slices (patients)"].tolist() == ["72 (24)"] * 2
+    assert set(shown["Over best baseline (95 % CI)"]) == {"cannot be told"}
     with pytest.raises(DataError, match=r"rows of \('ppv', 'slice'\) were wanted"):
         report.ablation(table, "ppv", "slice")
 

@@ -71,11 +71,33 @@ def test_a_baseline_is_judged_like_a_run():
     table = transfer.table([run(0), run(0, "tiny-imagenet"), base], within="b", draws=50)
     row = table.iloc[2]
     assert (row["network"], row["strategy"]) == ("mean and std (no network)", "nothing")
-    assert np.isnan(row["gain"])
+    assert np.isnan(row["gain"]) and row["beats"] == ""
     figure, axes = plt.subplots()
     draw(axes, table[table["part"] == "all sources"], "SqueezeNet 1.0")
     assert axes.get_yticklabels()[-1].get_text() == "mean and std (no network)"
     plt.close(figure)
+
+
+def test_networks_are_held_against_the_best_baseline():
+    """The mean over the seeds minus the baseline, in the same draws; a gain that holds 0 is marked."""
+    bases = [
+        replace(run(9, better=better), config={"network": name, "baseline": True, "seed": 0})
+        for name, better in (("weak", 0.0), ("strong", 0.6))
+    ]
+    runs = [run(0, better=3.0), run(1, better=3.0), run(0, "tiny-imagenet", better=0.7)]
+    table = transfer.table([*runs, *bases], within="b", draws=200, seed=3)
+    rows = table[table["part"] == "all sources"].set_index("start")
+    assert rows["best_baseline"].tolist() == ["strong", "strong", "", ""]
+    tests = [one.predictions.query("split == 'test'") for one in (*runs[:2], bases[1])]
+    drawn = [metrics.auroc_draws(one, draws=200, seed=3)[:2] for one in tests]
+    row = rows.loc["random weights"]
+    difference = (drawn[0][1] + drawn[1][1]) / 2 - drawn[2][1]
+    assert row["over_baseline"] == pytest.approx((drawn[0][0] + drawn[1][0]) / 2 - drawn[2][0])
+    limits = [row["over_baseline_low"], row["over_baseline_high"]]
+    assert limits == pytest.approx(list(np.percentile(difference, [2.5, 97.5])))
+    assert rows["beats"].tolist() == ["yes", "no", "", ""]
+    shown = report.transfer(table)["Over best baseline"].tolist()
+    assert shown[1].endswith(", not above") and "not above" not in shown[0] and shown[2] == ""
 
 
 def test_strategies_are_told_apart():

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from covidtf.files import DataError
-from covidtf.metrics import folds, intervals, judged, multiclass
+from covidtf.metrics import against, folds, intervals, judged, multiclass
 from covidtf.metrics.grouping import BY, Group, grouped
 from covidtf.metrics.judged import LEVELS, Judged
 from covidtf.runs import Run
@@ -55,9 +55,9 @@ def table(
         one seed), split (the judged one), n, patients, value, low, high, lowest, highest, of_seeds (the
         values by seed, separated by spaces), gain, gain_low,
         gain_high, gain_is ("above 0", "below 0", "not told from 0" by its interval, "" without one),
-        start_gain, start_gain_low, start_gain_high and also_differs (settings outside `by` in which the group
-        is not like its reference). Sorted by part, level and metric, then as `grouping.grouped`. NaN where
-        untold.
+        start_gain, start_gain_low, start_gain_high, also_differs (settings outside `by` in which the group
+        is not like its reference) and those of `metrics.against`, of the metric. Sorted by part, level and
+        metric, then as `grouping.grouped`. NaN where untold.
     Raises:
         DataError: No run; as `grouping.grouped`, `judged.of_folds` and `folds.pooled`; or runs of a part were
             judged on different rows.
@@ -139,8 +139,10 @@ def _numbers(
     means = [
         (np.mean([value for value, _ in own]), np.mean([drawn for _, drawn in own], axis=0)) for own in values
     ]
+    drawn = {_name(groups, place): mean for place, mean in enumerate(means)}
+    over = against.of_drawn(drawn, [group.method for group in groups if group.baseline])
     result = []
-    for group, own, mean in zip(groups, values, means, strict=True):
+    for group, own, mean, over_baseline in zip(groups, values, means, over, strict=True):
         single = [one for one, _ in own]
         row = {"split": rows["split"].iloc[0], "n": len(rows), "patients": rows["patient_id"].nunique()}
         row |= {"value": mean[0]} | _limits(metric, *mean, rows)
@@ -152,8 +154,13 @@ def _numbers(
         gain = _gain(mean, None if scratch is None else means[scratch])
         row |= {f"start_{name}": value for name, value in gain.items()}
         differs = [] if plain is None else group.also_differs(groups[plain])
-        result.append(row | {"also_differs": ", ".join(differs)})
+        result.append(row | {"also_differs": ", ".join(differs)} | over_baseline)
     return result
+
+
+def _name(groups: list[Group], place: int) -> str:
+    """Of a baseline its own; methods occur more than once, from other starts."""
+    return groups[place].method if groups[place].baseline else f"group {place}"
 
 
 def _limits(metric: str, value: float, drawn: np.ndarray, rows: pd.DataFrame) -> dict[str, float]:

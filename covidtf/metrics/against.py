@@ -14,13 +14,13 @@ _Drawn = tuple[float, np.ndarray]
 
 
 def best_baseline(values: Mapping[str, float]) -> str:
-    """The baseline with the highest AUROC, the first of equal ones; "" where none is told.
+    """The baseline with the highest value, the first of equal ones; "" where none is told.
 
     Taking the highest of several on the very images that are judged favours the baselines, and so never
     the network: its gain is, if anything, too small.
 
     Args:
-        values: AUROC by name, NaN where it cannot be told.
+        values: AUROC, or another number of which more is better, by name; NaN where it cannot be told.
     """
     told = {name: value for name, value in values.items() if not np.isnan(value)}
     return max(told, key=told.__getitem__) if told else ""
@@ -30,8 +30,8 @@ def gain(network: _Drawn, baseline: _Drawn) -> dict[str, object]:
     """AUROC of a network minus that of a baseline, with the percentiles of the difference in the draws.
 
     Args:
-        network: AUROC of the images, and its values in the draws of patients, shape `(draws,)`; of several
-            seeds the means of both.
+        network: AUROC (or another number) of the images, and its values in the draws of patients, shape
+            `(draws,)`; of several seeds the means of both.
         baseline: The same of the baseline; draw i must have the same patients.
     Returns:
         `over_baseline`, `over_baseline_low`, `over_baseline_high` and `beats`: "yes" if the lower limit is
@@ -42,6 +42,17 @@ def gain(network: _Drawn, baseline: _Drawn) -> dict[str, object]:
     low, high = intervals.percentiles(values) or (np.nan, np.nan)
     beats = "cannot be told" if np.isnan(low) or np.isnan(value) else "yes" if low > 0 else "no"
     return dict(zip(COLUMNS[1:], (value, low, high, beats), strict=True))
+
+
+def of_drawn(drawn: Mapping[str, _Drawn], baselines: Collection[str]) -> list[dict[str, object]]:
+    """`COLUMNS` of each run, in their order, from a number and its values in the same draws of patients.
+
+    Args:
+        drawn: By run, baselines too: as `gain` takes it; NaN where it cannot be told.
+        baselines: Which of these runs are trivial baselines.
+    """
+    best = best_baseline({name: drawn[name][0] for name in drawn if name in baselines})
+    return [_row(drawn, name, best, name in baselines) for name in drawn]
 
 
 def gains(
@@ -70,10 +81,8 @@ def gains(
         raise DataError(f"`baselines` must be some of {list(tables)}. Received: {absent}")
     _refuse_other_images(tables)
     drawn = {name: _drawn(table, positive, draws, seed) for name, table in tables.items()}
-    best = best_baseline({name: drawn[name][0] for name in tables if name in baselines})
-    rows = [_row(drawn, name, best, name in baselines) for name in tables]
     index = pd.Index(tables, name="run")
-    return pd.DataFrame(rows, columns=list(COLUMNS), index=index)
+    return pd.DataFrame(of_drawn(drawn, baselines), columns=list(COLUMNS), index=index)
 
 
 def add(

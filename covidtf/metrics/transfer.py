@@ -7,7 +7,7 @@ import pandas as pd
 
 from covidtf import metrics
 from covidtf.files import DataError
-from covidtf.metrics import intervals
+from covidtf.metrics import against, intervals
 from covidtf.metrics.intervals import Metric
 from covidtf.runs import Run
 
@@ -46,7 +46,8 @@ def table(runs: Sequence[Run], within: str, draws: int = 2000, seed: int = 0) ->
         seed: Of the draws, a non-negative integer.
     Returns:
         Columns part, network, start, strategy, seeds (number), n, patients, positives, auroc, auroc_low,
-        auroc_high, lowest, highest, gain, gain_low, gain_high; random weights first, baselines last.
+        auroc_high, lowest, highest, gain, gain_low, gain_high and those of `metrics.against`, the best
+        baseline being that of the part; random weights first, baselines last.
     Raises:
         DataError: A seed occurs twice in a group, or no image of test is of the source `within`.
     """
@@ -141,16 +142,23 @@ def _of(source: str, tables: list[pd.DataFrame]) -> list[pd.DataFrame]:
 
 def _rows(part: str, tests: dict[tuple, list[pd.DataFrame]], draws: int, seed: int) -> list[dict]:
     found = {key: mean_auroc(tables, draws, seed) for key, tables in tests.items()}
+    drawn = {_name(key): (mean["value"], values) for key, (mean, values, _) in found.items()}
+    over = against.of_drawn(drawn, [_name(key) for key in found if key[2] == "nothing"])
     rows = []
-    for key, (mean, values, single) in found.items():
+    for (key, (mean, values, single)), over_baseline in zip(found.items(), over, strict=True):
         low, high = mean["ci95"] or (np.nan, np.nan)
         row = {"part": part} | dict(zip(KEYS, key, strict=True)) | {"seeds": len(single)}
         row |= {"n": mean["n"], "patients": mean["patients"]}
         row |= {"positives": int((tests[key][0]["label"] == "COVID-19").sum())}
         row |= {"auroc": mean["value"], "auroc_low": low, "auroc_high": high}
         row |= {"lowest": min(single), "highest": max(single)}
-        rows.append(row | _gain(mean["value"], values, found.get((key[0], SCRATCH, "all layers")), key))
+        row |= _gain(mean["value"], values, found.get((key[0], SCRATCH, "all layers")), key)
+        rows.append(row | over_baseline)
     return rows
+
+
+def _name(key: tuple[str, str, str]) -> str:
+    return key[0] if key[2] == "nothing" else ", ".join(key)
 
 
 def _gain(value: float, values: np.ndarray, scratch: tuple | None, key: tuple) -> dict[str, float]:
