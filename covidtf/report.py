@@ -10,11 +10,22 @@ from covidtf.audit import checks
 from covidtf.config import ROOT
 from covidtf.files import DataError, atomic, read_json
 from covidtf.metrics import evaluation
-from covidtf.tables import ablation, beside_published, markdown, readable, recipe, transfer
+from covidtf.tables import (
+    ablation,
+    beside_published,
+    detected,
+    false_alarms,
+    markdown,
+    readable,
+    recipe,
+    transfer,
+)
 
 __all__ = [
     "ablation",
     "beside_published",
+    "detected",
+    "false_alarms",
     "markdown",
     "readable",
     "recipe",
@@ -53,9 +64,10 @@ def update_documents(check: bool = False) -> list[Path]:
 
     Keys: `results EXPERIMENT`, `within SOURCE of EXPERIMENT`, `transfer EXPERIMENT`,
     `ablation EXPERIMENT METRIC LEVEL`, `beside-published EXPERIMENT`, `recipe EXPERIMENT probe|networks`,
-    `verdicts EXPERIMENT`, `csv PATH`, `benchmarks`, `benchmark NAME`, `benchmark START*` (the largest of
-    several), `shipped NETWORK-NAME METRIC`, `test RUN-FOLDER METRIC`, `value EXPERIMENT NETWORK COLUMN` and
-    `published NETWORK VERSION QUANTITY`, both with dashes for blanks in the network.
+    `verdicts EXPERIMENT`, `trial EXPERIMENT detected|false-alarms`, `csv PATH`, `benchmarks`,
+    `benchmark NAME`, `benchmark START*` (the largest of several), `shipped NETWORK-NAME METRIC`,
+    `test RUN-FOLDER METRIC`, `value EXPERIMENT NETWORK COLUMN` and `published NETWORK VERSION QUANTITY`, both
+    with dashes for blanks in the network.
 
     Args:
         check: Write nothing, only tell.
@@ -124,6 +136,11 @@ def _verdicts(experiment: str) -> str:
     return f"\n{markdown(checks.readable(table))}\n"
 
 
+def _trial(experiment: str, name: str) -> str:
+    shown = {"detected": detected, "false-alarms": false_alarms}[name]
+    return f"\n{markdown(shown(_read(RESULTS / experiment / '11_audit_trial' / 'rates.csv')))}\n"
+
+
 def _csv(path: str) -> str:
     return f"\n{markdown(pd.read_csv(ROOT / path, dtype=str, keep_default_na=False))}\n"
 
@@ -179,6 +196,7 @@ _KEYS: dict[str, Callable[..., str]] = {
     "ablation": _ablation,
     "recipe": _recipe,
     "verdicts": _verdicts,
+    "trial": _trial,
     "csv": _csv,
     "value": _value,
     "published": _published,

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from covidtf.audit.thresholds import CLEAN, EXPECTED_ONES
 from covidtf.files import DataError
 from covidtf.metrics import evaluation
 from covidtf.metrics.ablation import NAMES
@@ -117,6 +118,40 @@ def recipe(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(result)
 
 
+def detected(rates: pd.DataFrame) -> pd.DataFrame:
+    """How often the audit found what was planted, from `audit.trials.rates`.
+
+    Returns:
+        Columns Planted, Must fail (one at least), Sets, Found, Share found (95 % CI); a condition a row, but
+        for the one without anything planted.
+    """
+    rows = rates[rates["check"] == EXPECTED_ONES]
+    own = rates[rates["expected"] & (rates["check"] != EXPECTED_ONES)].groupby("condition")["check"]
+    return pd.DataFrame(
+        {
+            "Planted": rows["condition"],
+            "Must fail (one at least)": rows["condition"].map(own.agg(", ".join)),
+            "Sets": rows["seeds"],
+            "Found": rows["failed"],
+            "Share found (95 % CI)": _shares(rows),
+        }
+    ).reset_index(drop=True)
+
+
+def false_alarms(rates: pd.DataFrame) -> pd.DataFrame:
+    """How often each check failed where nothing was planted, from `audit.trials.rates`.
+
+    Returns:
+        Columns Check, Failed, Passed, Cannot be told (numbers of sets), Share failed (95 % CI); the last row
+        is of any check. Checks that never could be told are left out.
+    """
+    rows = rates[(rates["condition"] == CLEAN) & (rates["passed"] + rates["failed"] > 0)]
+    counts = rows[["check", "failed", "passed", "untold"]].set_axis(
+        ["Check", "Failed", "Passed", "Cannot be told"], axis=1
+    )
+    return counts.assign(**{"Share failed (95 % CI)": _shares(rows)}).reset_index(drop=True)
+
+
 def beside_published(results: pd.DataFrame) -> pd.DataFrame:
     """The paper's comparison of its networks, and ours of the same networks beside it.
 
@@ -159,6 +194,11 @@ def markdown(table: pd.DataFrame) -> str:
     rows = [list(table.columns), *table.astype(str).to_numpy().tolist()]
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(table.columns), *lines[1:]])
+
+
+def _shares(rates: pd.DataFrame) -> list[str]:
+    cells = rates[["share_failed", "low", "high"]].itertuples(index=False)
+    return [f"{share:.2f} ({low:.2f} to {high:.2f})" for share, low, high in cells]
 
 
 def _with_interval(results: pd.DataFrame, name: str) -> list[str]:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
+from covidtf import report
 from covidtf.audit import probe, trial, trials
 from covidtf.audit.checks import CHECKS
 from covidtf.config import TrialConfig
@@ -142,6 +143,13 @@ def test_rates_are_counted_by_seed():
     np.testing.assert_allclose(limits, [0.1941, 0.9937], atol=1e-4)
     order = [check for condition, check in rates.index if condition == "border"]
     assert order[0] == "mean and std" and order[-2:] == [trials.EXPECTED_ONES, trials.ANY]
+    found = report.detected(rates.reset_index())
+    assert found.to_numpy().tolist() == [
+        ["border", "border strip, border only, retrained", 4, 3, "0.75 (0.19 to 0.99)"]
+    ]
+    alarms = report.false_alarms(rates.reset_index()).set_index("Check")
+    assert alarms.index.tolist() == ["mean and std", "border strip", trials.ANY]
+    assert alarms.loc["mean and std"].tolist() == [1, 2, 1, "0.25 (0.01 to 0.81)"]
 
 
 def test_parts_of_a_check_fail_together():

@@ -15,6 +15,9 @@ LOSS = 0.10
 MARGIN = 0.15  # how near to a threshold an interval must be that holds it
 SLACK = 0.05  # how far from a threshold all of an interval must be to say that it is not held
 
+# In the trial of the audit: the condition without a shortcut, and rows that are of several checks at once.
+CLEAN, EXPECTED_ONES, ANY = "clean", "one of the expected", "any check"
+
 
 @dataclass(frozen=True)
 class Check:

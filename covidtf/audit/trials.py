@@ -10,13 +10,14 @@ import pandas as pd
 
 from covidtf.audit import trial
 from covidtf.audit.checks import CHECKS
+from covidtf.audit.thresholds import ANY, CLEAN, EXPECTED_ONES
 from covidtf.files import progress, read_json, write_csv, write_json
 from covidtf.metrics import intervals
 from covidtf.phantom import planted
 
 # Stated before any result: which checks must fail, at least one of them, where a shortcut was planted.
 EXPECTED: dict[str, tuple[str, ...]] = {
-    "clean": (),
+    CLEAN: (),
     "scanner style": (
         *("mean and std", "histogram"),
         *("lungs blacked out, retrained", "border only, retrained"),
@@ -26,8 +27,6 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "histogram": ("mean and std", "histogram"),
     "duplicate patients": ("exact duplicate", "near duplicate"),
 }
-# Rows of `rates` that are of several checks at once.
-EXPECTED_ONES, ANY = "one of the expected", "any check"
 RATES = (
     *("condition", "check", "expected", "seeds", "passed", "failed", "untold"),
     *("share_failed", "low", "high"),
