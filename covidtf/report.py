@@ -64,8 +64,8 @@ def update_documents(check: bool = False) -> list[Path]:
 
     Keys: `results EXPERIMENT`, `within SOURCE of EXPERIMENT`, `transfer EXPERIMENT`,
     `ablation EXPERIMENT METRIC LEVEL`, `beside-published EXPERIMENT`, `recipe EXPERIMENT probe|networks`,
-    `verdicts EXPERIMENT`, `trial EXPERIMENT detected|false-alarms`, `csv PATH`, `benchmarks`,
-    `benchmark NAME`, `benchmark START*` (the largest of several), `shipped NETWORK-NAME METRIC`,
+    `verdicts EXPERIMENT` (also with `data`, those of no network), `verdict-counts EXPERIMENT`,
+    `trial EXPERIMENT detected|false-alarms`, `csv PATH`, `benchmarks`, `benchmark NAME`, `benchmark START*` (the largest of several), `shipped NETWORK-NAME METRIC`,
     `test RUN-FOLDER METRIC`, `value EXPERIMENT NETWORK COLUMN` and `published NETWORK VERSION QUANTITY`, both
     with dashes for blanks in the network.
 
@@ -131,9 +131,21 @@ def _recipe(experiment: str, name: str) -> str:
     return f"\n{markdown(recipe(_read(RESULTS / experiment / '12_recipe' / f'{name}.csv')))}\n"
 
 
-def _verdicts(experiment: str) -> str:
-    table = checks.read(RESULTS / experiment / "08_audit" / "checks.csv")
+def _checked(experiment: str) -> pd.DataFrame:
+    return checks.read(RESULTS / experiment / "08_audit" / "checks.csv")
+
+
+def _verdicts(experiment: str, subject: str = "") -> str:
+    table = _checked(experiment)
+    if subject:
+        table = table[table["subject"] == subject]
+    if table.empty:
+        raise DataError(f"no verdict on {subject!r}")
     return f"\n{markdown(checks.readable(table))}\n"
+
+
+def _verdict_counts(experiment: str) -> str:
+    return checks.words(_checked(experiment))
 
 
 def _trial(experiment: str, name: str) -> str:
@@ -196,6 +208,7 @@ _KEYS: dict[str, Callable[..., str]] = {
     "ablation": _ablation,
     "recipe": _recipe,
     "verdicts": _verdicts,
+    "verdict-counts": _verdict_counts,
     "trial": _trial,
     "csv": _csv,
     "value": _value,
