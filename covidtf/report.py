@@ -65,9 +65,10 @@ def update_documents(check: bool = False) -> list[Path]:
     Keys: `results EXPERIMENT`, `within SOURCE of EXPERIMENT`, `transfer EXPERIMENT`,
     `ablation EXPERIMENT METRIC LEVEL`, `beside-published EXPERIMENT`, `recipe EXPERIMENT probe|networks`,
     `verdicts EXPERIMENT` (also with `data`, those of no network), `verdict-counts EXPERIMENT`,
-    `trial EXPERIMENT detected|false-alarms`, `csv PATH`, `benchmarks`, `benchmark NAME`, `benchmark START*` (the largest of several), `shipped NETWORK-NAME METRIC`,
-    `test RUN-FOLDER METRIC`, `value EXPERIMENT NETWORK COLUMN` and `published NETWORK VERSION QUANTITY`, both
-    with dashes for blanks in the network.
+    `trial EXPERIMENT detected|false-alarms`, `csv PATH`, `benchmarks`, `benchmark NAME`, `benchmark START*`
+    (the largest of several), `shipped NETWORK-NAME METRIC`, `test RUN-FOLDER METRIC`,
+    `value EXPERIMENT NETWORK COLUMN` and `published NETWORK VERSION QUANTITY`, both with dashes for blanks
+    in the network.
 
     Args:
         check: Write nothing, only tell.

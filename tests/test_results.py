@@ -122,7 +122,7 @@ def test_results_hold_no_images_and_no_weights():
     endings = {path.suffix for path in RESULTS.rglob("*") if path.is_file()}
     assert endings <= {".csv", ".json", ".svg", ".ipynb", ".html"}
     for path in RESULTS.rglob("*.svg"):
-        # matplotlib embeds pixels as <image>; only the confusion matrix has them, four coloured squares.
+        # matplotlib embeds pixels as <image>; only matrices have them, of coloured squares.
         assert "<image" not in path.read_text() or path.stem in ("confusion", "failures")
     steps = {nbformat.read(path, as_version=4).cells[0].source[:4] for path in RESULTS.rglob("*.ipynb")}
     assert steps <= {f"# {number:02d}" for number in (4, *range(6, 14))}
@@ -204,7 +204,7 @@ def test_what_readme_says_of_the_audits_trial_holds():
 
 
 def test_what_readme_says_of_the_recipe_holds():
-    """The fall within source shrinks, of the probe beyond its interval; no gain within or left out is told."""
+    """The fall within source shrinks, for the probe by more than its interval; no other gain is told."""
     tried, networks = (
         pd.read_csv(RESULTS / "xray-recipe" / "12_recipe" / f"{name}.csv") for name in ("probe", "networks")
     )
