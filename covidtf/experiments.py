@@ -23,6 +23,7 @@ from covidtf.config import (
     SourceConfig,
     TrainConfig,
     TransferConfig,
+    UseConfig,
 )
 from covidtf.files import DataError
 from covidtf.metrics.baselines import BASELINES
@@ -159,7 +160,7 @@ def _check_weights(configs: list[Config]) -> None:
 
 def _fill_report(configs: list[Config]) -> list[Config]:
     """Let a report over all runs read those of this very plan, not what earlier settings left behind."""
-    reports = ReportConfig | TransferConfig | AblationConfig | AuditConfig | HeatMapConfig
+    reports = ReportConfig | TransferConfig | AblationConfig | AuditConfig | HeatMapConfig | UseConfig
     return [
         type(config)(**asdict(config) | {"run_ids": runs})
         if isinstance(config, reports) and config.run_ids == "*" and (runs := _runs(configs, config))

@@ -14,7 +14,7 @@ from covidtf import runs
 from covidtf.files import DataError, atomic
 
 # Steps whose notebooks show tables and curves alone, no image of a patient.
-STEPS = ("06_report", "08_audit", "09_transfer", "10_ablation")
+STEPS = ("06_report", "08_audit", "09_transfer", "10_ablation", "13_use")
 NOTICE = "Research software, not a medical device. Nothing here is meant for the care of patients."
 _SAVED = re.compile(r"style\.save\(\w+,\s*config\.folder\s*/\s*f?\"(?P<name>[^\"]+)\"")
 # The browser itself is told to load nothing.

@@ -24,6 +24,7 @@ from covidtf.config import (
     SourceConfig,
     TransferConfig,
     TrialConfig,
+    UseConfig,
 )
 from covidtf.metrics.baselines import BASELINES
 
@@ -112,7 +113,7 @@ def test_experiments_can_be_planned(path):
     """Every experiment file has known steps and parameters and its name; a target task ends in a report."""
     configs = experiments.plan(path, {})
     assert configs[-1].experiment == path.stem
-    last = ReportConfig | TransferConfig | AblationConfig | TrialConfig | RecipeConfig
+    last = ReportConfig | TransferConfig | AblationConfig | TrialConfig | RecipeConfig | UseConfig
     assert isinstance(configs[-1], last) or isinstance(configs[0], SourceConfig)
 
 
@@ -131,10 +132,28 @@ def test_smoke_run_makes_every_table_and_figure(smoke_run):
     assert [run.name for run in found] == ["ResNet18", "SqueezeNet 1.0", *NO_NETWORK]
     for step in [path.parent for path in folder.rglob("step.json")]:
         assert (step / "notebook.ipynb").is_file()
-    assert len(list(folder.rglob("step.json"))) == 5
+    assert len(list(folder.rglob("step.json"))) == 6
     for name in ("roc", "precision_recall", "confusion", "thresholds", "auroc"):
         for ending in ("svg", "pdf", "png"):
             assert (folder / "06_report" / f"{name}.{ending}").stat().st_size > 0
+
+
+def test_what_scores_are_worth_in_a_smoke_run(smoke_run):
+    """Every table has rows of all networks, every figure three formats, and the report says it is smoke."""
+    folder = smoke_run / "smoke" / "phantom-xray" / "13_use"
+    for name in ("areas", "operating_points", "predictive_values", "calibration"):
+        table = pd.read_csv(folder / f"{name}.csv")
+        assert set(table["network"]) == {"ResNet18", "SqueezeNet 1.0", *NO_NETWORK}, name
+    differences = pd.read_csv(folder / "differences.csv")
+    assert differences["kind"].tolist() == ["over the best baseline"] * 2 + ["between networks"]
+    for name in ("decision_curves", "subgroups"):
+        networks = pd.read_csv(folder / f"{name}.csv").query("not baseline")["network"]
+        assert set(networks) == {"ResNet18", "SqueezeNet 1.0"}, name
+    figures = ("areas", "differences", "reliability", "decision_curves")
+    for name in (*(f"{figure}_split" for figure in figures), "subgroups_split-ResNet18"):
+        assert all((folder / f"{name}.{ending}").stat().st_size > 0 for ending in ("svg", "pdf", "png"))
+    text = (folder / "report.html").read_text()
+    assert "A smoke run" in text and "split, judged on test:" in text
 
 
 def test_executed_notebooks_hold_no_noise(smoke_run):
@@ -154,7 +173,7 @@ def test_finished_experiment_is_skipped_and_smoke_is_never_published(
     arguments = ["reproduce", str(PHANTOM), "-p", "smoke", "true"]
     assert main([*arguments, "--out", str(smoke_run)]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("nothing changed, skipped") == 5
+    assert printed.count("nothing changed, skipped") == 6
     assert "| ResNet18 |" in printed
     monkeypatch.setattr("covidtf.config.ROOT", tmp_path)
     assert main(["publish", str(smoke_run / "smoke" / "phantom-xray")]) == 1
@@ -221,7 +240,7 @@ def test_audit_of_a_smoke_run_does_every_check(smoke_run, capsys):
     printed, folder = capsys.readouterr().out, smoke_run / "smoke" / "phantom-xray" / "08_audit"
     verdicts = checks.read(folder / "checks.csv")
     assert status == (4 if "failed" in set(verdicts["verdict"]) else 0)
-    assert printed.count("nothing changed, skipped") == 5
+    assert printed.count("nothing changed, skipped") == 6
     assert checks.words(verdicts) in printed
     assert set(verdicts["check"]) == set(checks.CHECKS) and "not done" not in set(verdicts["reason"])
     for name in ("leaks", "baselines", "controls", "sources", "robustness", "runs", "thresholds"):

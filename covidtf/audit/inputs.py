@@ -11,6 +11,7 @@ from covidtf import manifest as manifests
 from covidtf.files import DataError
 from covidtf.images.store import Prepared
 from covidtf.metrics import grouping
+from covidtf.metrics.grouping import described, labels
 from covidtf.runs import Run
 
 # Of each data step what its images are, as lung masks want to know.
@@ -77,28 +78,8 @@ def audited(runs: Sequence[Run]) -> tuple[list[Run], pd.DataFrame]:
     return kept, pd.DataFrame(rows)
 
 
-def labels(runs: Sequence[Run], by: Sequence[str] = ("method", "start", "seed", "id")) -> list[str]:
-    """What to call each run: its network, and of `by` whatever tells it from others of that name."""
-    names = [run.name for run in runs]
-    for key in by:
-        values = [_described(run, key) for run in runs]
-        pairs = set(zip(names, values, strict=True))
-        several = {name for name in names if sum(one == name for one, _ in pairs) > 1}
-        names = [
-            f"{name}, {value}" if name in several else name for name, value in zip(names, values, strict=True)
-        ]
-    return names
-
-
 def _place(run: Run) -> tuple:
     """Networks by name, method, start and seed; then baselines as they came."""
     if grouping.is_baseline(run):
         return (True,)
-    return (False, run.name, _described(run, "method"), run.start, run.config["seed"])
-
-
-def _described(run: Run, key: str) -> str:
-    if key == "method":
-        return grouping.method(run.config) if "auxiliary" in run.config else ""
-    words = {"start": f"from {run.start}", "seed": f"seed {run.config['seed']}"}
-    return words.get(key, run.run_id.rpartition("-")[2])
+    return (False, run.name, described(run, "method"), run.start, run.config["seed"])

@@ -7,10 +7,10 @@ import pandas as pd
 
 from covidtf.audit.areas import Area, lost, same_images, within
 from covidtf.audit.checks import CHECKS, judge
-from covidtf.audit.inputs import labels
 from covidtf.files import DataError
 from covidtf.metrics import against
 from covidtf.metrics.baselines import BASELINES
+from covidtf.metrics.grouping import labels, repeated
 from covidtf.metrics.intervals import Metric
 from covidtf.runs import Run
 
@@ -22,9 +22,6 @@ _OF_BASELINE = {
 }
 _RETRAINED = ("lungs blacked out", "border only")
 _TESTED = ("lungs blacked out", "border only")
-# In which runs of one network may differ and still be repetitions of one another; `start` says in words what
-# `weights` names, which may be another file for each seed.
-_OF_A_SEED = ("seed", "weights", "experiment")
 
 
 def baselines(tables: Mapping[str, pd.DataFrame], positive: str, draws: int, seed: int) -> list[dict]:
@@ -185,13 +182,10 @@ def seeds(
         draws: As `baselines`.
         seed: As `baselines`.
     """
-    groups: dict[str, list[int]] = {}
-    for index, run in enumerate(runs):
-        settings = {key: value for key, value in run.config.items() if key not in _OF_A_SEED}
-        groups.setdefault(repr((run.name, run.start, sorted(settings.items()))), []).append(index)
-    names = labels([runs[own[0]] for own in groups.values()], ("method", "start", "id"))
+    groups = repeated(runs)
+    names = labels([runs[own[0]] for own in groups], ("method", "start", "id"))
     rows = []
-    for name, own in zip(names, groups.values(), strict=True):
+    for name, own in zip(names, groups, strict=True):
         used = sorted(runs[index].config["seed"] for index in own)
         areas = [within(tables[index], None, positive, draws, seed) for index in own]
         rows.append(_range(name, used, sorted(areas, key=lambda area: area.value)))

@@ -3,7 +3,7 @@
 from covidtf.config.audit import AuditConfig
 from covidtf.config.data import AugmentConfig, CTConfig, DataConfig, SourceConfig
 from covidtf.config.maps import HeatMapConfig
-from covidtf.config.reports import AblationConfig, RecipeConfig, ReportConfig, TransferConfig
+from covidtf.config.reports import AblationConfig, RecipeConfig, ReportConfig, TransferConfig, UseConfig
 from covidtf.config.training import DeepConfig, TrainConfig
 from covidtf.config.trial import TrialConfig
 from covidtf.settings import PLACES, ROOT, Config
@@ -26,6 +26,7 @@ __all__ = [
     "TrainConfig",
     "TransferConfig",
     "TrialConfig",
+    "UseConfig",
 ]
 
 CONFIGS = {
@@ -44,5 +45,6 @@ CONFIGS = {
         AuditConfig,
         TrialConfig,
         RecipeConfig,
+        UseConfig,
     )
 }

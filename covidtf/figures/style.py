@@ -36,6 +36,11 @@ _BASELINES = {
     "border strip": {"color": "#999999", "linestyle": (0, (6, 2, 1, 2)), "marker": "<"},
     "16x16 thumbnail": {"color": "#666666", "linestyle": (0, (8, 2.4)), "marker": "p"},
 }
+# Scores before and after something is done to them.
+_STATES = {
+    "as they come": {"color": "#777777", "linestyle": (0, (4, 1.5)), "marker": "X"},
+    "scaled": {"color": "#0072B2", "linestyle": "-", "marker": "o"},
+}
 _OTHER = {"color": "#555555", "linestyle": (0, (1, 1.2)), "marker": "X"}
 FORMATS = ("pdf", "svg", "png")
 _METADATA = {
@@ -63,7 +68,7 @@ def lines(names: list[str]) -> dict[str, dict]:
     Returns:
         One dict per name.
     """
-    found, seen, looks = {}, {}, NETWORKS | _BASELINES
+    found, seen, looks = {}, {}, NETWORKS | _BASELINES | _STATES
     for name in names:
         plain = name.lower().replace("-", "")
         kind = next((key for key in looks if plain.startswith(key.lower())), "")

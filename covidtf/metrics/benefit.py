@@ -140,7 +140,8 @@ def _limits(metric: Metric) -> _Array:
 def _ratio(above: _Array, below: _Array) -> _Array:
     """Ratio of two quantities in [0, 1], each with its limits, and the ratio's limits by MOVER."""
     (a, a_low, a_high), (b, b_low, b_high) = above, below
-    ratio = a / b if b > 0 else np.inf if a > 0 else np.nan
+    # Not inf where `b` is not known.
+    ratio = a / b if b > 0 else np.inf if a > 0 and b == 0 else np.nan
     if np.isnan([ratio, a_low, b_low]).any():
         return np.array([ratio, np.nan, np.nan])
     # Rounding can leave a square just below 0.

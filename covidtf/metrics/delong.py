@@ -3,6 +3,8 @@
 No draws are needed, so that it is exact to repeat and gives a p value. Metrics are dicts as in `metrics`.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -18,7 +20,7 @@ _FEWEST_PATIENTS = 3
 _NO_VARIANCE = 1e-12
 
 
-def auroc(predictions: pd.DataFrame, positive: str = "COVID-19") -> Metric:
+def auroc(predictions: pd.DataFrame | Sequence[pd.DataFrame], positive: str = "COVID-19") -> Metric:
     """AUROC with DeLong's variance, in Obuchowski's form for clusters: the images of a patient are one.
 
     The interval is logit(A) ± t * se / (A * (1 - A)), turned back. On the logit scale it stays inside (0, 1)
@@ -26,7 +28,8 @@ def auroc(predictions: pd.DataFrame, positive: str = "COVID-19") -> Metric:
     near 1. t has m - 1 degrees of freedom, m the patients of the smaller class, as in `intervals.metric`.
 
     Args:
-        predictions: Rows of one split.
+        predictions: Rows of one split; or several scores of the same images, such as those of several seeds,
+            whose mean AUROC is judged.
         positive: Label whose score is judged; every other label is negative.
     Returns:
         `value`, `ci95`, `standard_error`, `method`, `n`, `patients`, and `intervals` with `images`, the
@@ -37,46 +40,49 @@ def auroc(predictions: pd.DataFrame, positive: str = "COVID-19") -> Metric:
     Reference: DeLong et al., Biometrics 1988, 44:837-845; Sun & Xu, IEEE Signal Processing Letters 2014,
         21:1389-1393 (midranks); Obuchowski, Biometrics 1997, 53:567-578 (clusters).
     """
-    is_positive, score = _scores(predictions, positive)
-    patient_id = predictions["patient_id"].to_numpy(str)
-    value = float(areas(score[None], is_positive)[0])
-    found = {"n": len(score), "patients": len(set(patient_id))}
-    of_groups = {}
-    for name, groups in (("patients", patient_id), ("images", np.arange(len(score)))):
-        variance = float(covariance(score[None], is_positive, groups)[0, 0])
-        of_groups[name] = _logit_interval(value, variance, _smaller(is_positive, groups)), variance
-    return _metric(value, of_groups, found, "logit scale", _smaller(is_positive, patient_id))
+    tables = _several(predictions)
+    is_positive, scores = _stacked(tables, positive)
+    value, variances = _contrast(scores, np.full(len(tables), 1 / len(tables)), is_positive, tables[0])
+    of_groups = {
+        name: (_logit_interval(value, variance, groups), variance)
+        for name, (variance, groups) in variances.items()
+    }
+    return _metric(value, of_groups, tables[0], "logit scale", variances["patients"][1])
 
 
-def difference(one: pd.DataFrame, other: pd.DataFrame, positive: str = "COVID-19") -> Metric:
+def difference(
+    one: pd.DataFrame | Sequence[pd.DataFrame],
+    other: pd.DataFrame | Sequence[pd.DataFrame],
+    positive: str = "COVID-19",
+) -> Metric:
     """AUROC of `one` minus that of `other` on the same images, by the paired form of `auroc`.
 
     The interval is D ± t * se, because a difference has no bounds nearby; p is two-sided, of the same t.
 
     Args:
-        one: Predictions of one split.
-        other: Another score of the same images, in any order of the rows.
+        one: Predictions of one split, or several scores, as `auroc`.
+        other: Another score of the same images, or several, in any order of the rows.
         positive: As `auroc`.
     Returns:
-        As `auroc`, with `p`, `p_images` (if all images were independent) and `areas`, the two AUROC. Where
-        the two rank all images alike, or a class has fewer than three patients, `ci95` and `p` are None.
+        As `auroc`, with `p`, `p_images` (if all images were independent) and `areas`, the two AUROC (of
+        several scores their means). Where the two rank all images alike, or a class has fewer than three
+        patients, `ci95` and `p` are None.
     Raises:
         DataError: As `metrics.roc`, or the tables differ in images, patients, split or labels.
     Reference: As `auroc`.
     """
-    (is_positive, first), (_, second) = (_scores(table, positive) for table in (one, other))
-    scores = np.stack([first, second[_same_images(one, other)]])
-    patient_id = one["patient_id"].to_numpy(str)
-    both = areas(scores, is_positive)
-    value = float(both[0] - both[1])
+    ones, others = _several(one), _several(other)
+    is_positive, scores = _stacked([*ones, *others], positive)
+    means = np.repeat([1 / len(ones), -1 / len(others)], [len(ones), len(others)])
+    value, variances = _contrast(scores, means, is_positive, ones[0])
     of_groups, p = {}, {}
-    for name, groups in (("patients", patient_id), ("images", np.arange(len(one)))):
-        (a, c), (_, b) = covariance(scores, is_positive, groups)
-        limits, p[name] = _linear_interval(value, float(a + b - 2 * c), _smaller(is_positive, groups))
-        of_groups[name] = limits, float(a + b - 2 * c)
-    found = {"n": len(one), "patients": len(set(patient_id))}
-    result = _metric(value, of_groups, found, "paired", _smaller(is_positive, patient_id))
-    return result | {"p": p["patients"], "p_images": p["images"], "areas": both.tolist()}
+    for name, (variance, groups) in variances.items():
+        limits, p[name] = _linear_interval(value, variance, groups)
+        of_groups[name] = limits, variance
+    result = _metric(value, of_groups, ones[0], "paired", variances["patients"][1])
+    of_each = areas(scores, is_positive)
+    both = [float(part.mean()) for part in np.split(of_each, [len(ones)])]
+    return result | {"p": p["patients"], "p_images": p["images"], "areas": both}
 
 
 def areas(scores: _Array, is_positive: npt.NDArray[np.bool_]) -> _Array:
@@ -126,6 +132,17 @@ def _placements(scores: _Array, is_positive: npt.NDArray[np.bool_]) -> tuple[_Ar
     return below, above
 
 
+def _contrast(
+    scores: _Array, weights: _Array, is_positive: npt.NDArray[np.bool_], table: pd.DataFrame
+) -> tuple[float, dict[str, tuple[float, int]]]:
+    """Weighted sum of the AUROC; by patient and by image its variance and the groups of the smaller class."""
+    variances = {}
+    for name, groups in (("patients", table["patient_id"].to_numpy(str)), ("images", np.arange(len(table)))):
+        variance = float(weights @ covariance(scores, is_positive, groups) @ weights)
+        variances[name] = variance, _smaller(is_positive, groups)
+    return float(weights @ areas(scores, is_positive)), variances
+
+
 def _correction(groups: int) -> float:
     return groups / (groups - 1) if groups > 1 else np.nan
 
@@ -153,7 +170,7 @@ def _linear_interval(
 
 
 def _metric(
-    value: float, of_groups: dict[str, tuple], found: dict[str, int], scale: str, smaller: int
+    value: float, of_groups: dict[str, tuple], table: pd.DataFrame, scale: str, smaller: int
 ) -> Metric:
     limits, variance = of_groups["patients"]
     images = of_groups["images"][0]
@@ -165,6 +182,7 @@ def _metric(
     else:
         method = "no interval: DeLong's variance is 0"
     told |= {"ci95": limits and list(limits), "method": method}
+    found = {"n": len(table), "patients": int(table["patient_id"].nunique())}
     return {"value": value} | told | found | {"intervals": {"images": images and list(images)}}
 
 
@@ -174,6 +192,17 @@ def _scores(predictions: pd.DataFrame, positive: str) -> tuple[npt.NDArray[np.bo
         labels = predictions["label"].value_counts().to_dict()
         raise DataError(f"predictions: images labelled {positive} and others were wanted. Received: {labels}")
     return is_positive, score
+
+
+def _several(predictions: pd.DataFrame | Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    return [predictions] if isinstance(predictions, pd.DataFrame) else list(predictions)
+
+
+def _stacked(tables: list[pd.DataFrame], positive: str) -> tuple[npt.NDArray[np.bool_], _Array]:
+    """Labels and scores of the images in the order of the first table, shapes `(n,)` and `(tables, n)`."""
+    found = [_scores(table, positive) for table in tables]
+    rows = [score[_same_images(tables[0], table)] for (_, score), table in zip(found, tables, strict=True)]
+    return found[0][0], np.stack(rows)
 
 
 def _same_images(one: pd.DataFrame, other: pd.DataFrame) -> npt.NDArray[np.int64]:

@@ -24,6 +24,8 @@ _OF_METHOD = ("loss", "beta", "auxiliary")
 _OF_HEADS = ("auxiliary_weight", "auxiliary_width", "fusion", "stages")
 # `start` says in words what `weights` does, which may be another file for each seed.
 _FREE = ("seed", "folds", "fold", "experiment", "weights")
+# In which runs of one network may differ and still be repetitions of one another.
+_OF_A_SEED = ("seed", "fold", "experiment", "weights")
 
 
 def method(config: dict) -> str:
@@ -59,6 +61,36 @@ def differing(runs: Sequence[Run]) -> tuple[str, ...]:
 def is_baseline(run: Run) -> bool:
     """Whether it is a trivial baseline and no network."""
     return bool(run.config.get("baseline"))
+
+
+def repeated(runs: Sequence[Run]) -> list[list[int]]:
+    """Places of runs that differ in the seed alone, or in the fold; in the order of the first of each."""
+    groups: dict[str, list[int]] = {}
+    for index, run in enumerate(runs):
+        settings = {key: value for key, value in run.config.items() if key not in _OF_A_SEED}
+        groups.setdefault(repr((run.name, run.start, sorted(settings.items()))), []).append(index)
+    return list(groups.values())
+
+
+def labels(runs: Sequence[Run], by: Sequence[str] = ("method", "start", "seed", "id")) -> list[str]:
+    """What to call each run: its network, and of `by` whatever tells it from others of that name."""
+    names = [run.name for run in runs]
+    for key in by:
+        values = [described(run, key) for run in runs]
+        pairs = set(zip(names, values, strict=True))
+        several = {name for name in names if sum(one == name for one, _ in pairs) > 1}
+        names = [
+            f"{name}, {value}" if name in several else name for name, value in zip(names, values, strict=True)
+        ]
+    return names
+
+
+def described(run: Run, key: str) -> str:
+    """One of "method", "start", "seed" and "id" (end of the run id) of a run, in words."""
+    if key == "method":
+        return method(run.config) if "auxiliary" in run.config else ""
+    words = {"start": f"from {run.start}", "seed": f"seed {run.config['seed']}"}
+    return words.get(key, run.run_id.rpartition("-")[2])
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The numbers of a run within groups of patients and images: view, sex, age band, finding, source."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ from covidtf.files import DataError
 from covidtf.metrics import intervals, thresholds
 
 METRICS = ("auroc", "sensitivity", "specificity")
+KINDS = ("view", "sex", "age", "finding", "source")
 AGE_BANDS = ("0-19", "20-39", "40-59", "60-79", "80+")
 UNKNOWN = "unknown"
 FEW_PATIENTS = 10
@@ -21,10 +22,11 @@ _Mask = npt.NDArray[np.bool_]
 def subgroups(
     predictions: pd.DataFrame,
     manifest: pd.DataFrame | None,
-    threshold: float,
+    threshold: float | npt.ArrayLike | None,
     positive: str = "COVID-19",
     draws: int = 2000,
     seed: int = 0,
+    kinds: Collection[str] = KINDS,
 ) -> pd.DataFrame:
     """AUROC, sensitivity and specificity of all images and within each group, at one threshold.
 
@@ -39,10 +41,12 @@ def subgroups(
         predictions: Rows of one split.
         manifest: With these images, and any others; without it, or without its columns `sex` and `age`, sex
             and age are unknown.
-        threshold: Operating point in [0, 1], the one of all images, chosen on val.
+        threshold: Operating point in [0, 1], the one of all images, chosen on val; of a cross-validation one
+            per row, shape `(n,)`. None: there is none, and sensitivity and specificity cannot be told.
         positive: Label to detect.
         draws: Bootstrap draws of patients within each group.
         seed: Of the draws, a non-negative integer.
+        kinds: Some of `KINDS`, by which groups are made.
     Returns:
         One row per group: by ("all", "view", "sex", "age", "finding", "source"), group, n, patients,
         positives, positive_patients, other_patients; of each of `METRICS` the value, `_low` and `_high` (NaN
@@ -50,12 +54,18 @@ def subgroups(
         `FEW_PATIENTS` patients; "" otherwise. Ages are in `AGE_BANDS`, of years.
     Raises:
         DataError: If the table is not valid, has several splits, or images that are not in the manifest.
-        ValueError: If `threshold` is outside [0, 1].
+        ValueError: If `threshold` is outside [0, 1], or `kinds` are none of `KINDS`.
     """
+    unknown = sorted(set(kinds) - set(KINDS))
+    if unknown:
+        raise ValueError(f"`kinds` must be some of {KINDS}. Received: {unknown}")
     is_positive, _ = metrics.one_split(predictions, positive)
     rows = []
     for by, group, members in _groups(predictions, manifest, is_positive):
-        found = _numbers(predictions[members], threshold, positive, draws, seed)
+        if by not in ("all", *kinds):
+            continue
+        own = threshold if threshold is None else np.broadcast_to(threshold, len(predictions))[members]
+        found = _numbers(predictions[members], own, positive, draws, seed)
         rows.append({"by": by, "group": group} | found)
     return pd.DataFrame(rows)
 
@@ -109,9 +119,13 @@ def _in_order(values: pd.Series) -> list[str]:
 
 
 def _numbers(
-    rows: pd.DataFrame, threshold: float, positive: str, draws: int, seed: int
+    rows: pd.DataFrame, threshold: npt.NDArray | None, positive: str, draws: int, seed: int
 ) -> dict[str, float | str]:
-    found = thresholds.at_threshold(rows, threshold, positive, draws, seed)
+    if threshold is None:
+        untold = intervals.untold("no threshold", len(rows), rows["patient_id"].nunique())
+        found = {"sensitivity": untold, "specificity": untold}
+    else:
+        found = thresholds.at_threshold(rows, threshold, positive, draws, seed)
     label = rows["label"] == positive
     patients = {
         name: rows["patient_id"][of].nunique() for name, of in (("positive", label), ("other", ~label))

@@ -59,13 +59,18 @@ def choose(val: pd.DataFrame, positive: str = "COVID-19", rule: str = "youden") 
 
 
 def at_threshold(
-    predictions: pd.DataFrame, threshold: float, positive: str = "COVID-19", draws: int = 2000, seed: int = 0
+    predictions: pd.DataFrame,
+    threshold: float | npt.ArrayLike,
+    positive: str = "COVID-19",
+    draws: int = 2000,
+    seed: int = 0,
 ) -> dict[str, dict]:
     """Confusion matrix, sensitivity, specificity, PPV, NPV and accuracy of `score >= threshold`.
 
     Args:
         predictions: Rows of one split.
-        threshold: Operating point in [0, 1]; chosen on val, never on test.
+        threshold: Operating point in [0, 1]; chosen on val, never on test. Shape `(n,)` gives each row its
+            own, as the folds of a cross-validation have them.
         positive: Label to detect.
         draws: Number of bootstrap draws of patients. Draws in which a denominator is 0 are left out.
         seed: Of the draws, a non-negative integer.
@@ -166,8 +171,8 @@ def _fraction(hits: int, n: int, patients: int, values: npt.NDArray) -> Metric:
     return result
 
 
-def _check(threshold: float) -> None:
-    if not 0 <= threshold <= 1:
+def _check(threshold: float | npt.ArrayLike) -> None:
+    if not np.all((np.asarray(threshold) >= 0) & (np.asarray(threshold) <= 1)):
         raise ValueError(f"`threshold` must be in [0, 1]. Received: {threshold}")
 
 
