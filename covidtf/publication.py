@@ -1,4 +1,4 @@
-"""Publication: from a working folder to results/, and never an image, weights or a smoke run."""
+"""Publication: from a working folder to results/, and never an image of a patient, weights or a smoke run."""
 
 import json
 import shutil
@@ -9,6 +9,7 @@ import pandas as pd
 from covidtf import html, runs
 from covidtf.config import ROOT
 from covidtf.files import DataError
+from covidtf.sources.metadata import PHANTOM
 
 PUBLISHED = {".csv", ".json", ".svg"}
 _DATA_STEPS = ("00_source_task", "01_xray_dataset", "02_ct_dataset", "03_augmentation")
@@ -21,9 +22,11 @@ def publish(experiment_folder: Path, results: Path) -> list[Path]:
     """Copy from a working folder to `results/` what may be committed: tables, curves, records, numbers.
 
     No weights, no prepared arrays, and nothing that shows an image: manifests and executed notebooks of the
-    data steps stay behind, of the others notebooks go along. Runs that the report does not list stay behind
-    too; of a comparison by notebook 09 or 10 its tables alone are published, which hold every run's scores
-    and record; of source tasks the runs without their predictions, whose columns are hundreds of classes.
+    data steps stay behind, of the others notebooks go along. Heat maps are shown of phantoms alone: where any
+    image is of another source, the step's notebook and its examples stay behind. Runs that the report does
+    not list stay behind too; of a comparison by notebook 09 or 10 its tables alone are published, which hold
+    every run's scores and record; of source tasks the runs without their predictions, whose columns are
+    hundreds of classes.
     What was in the target before is replaced once the new files are whole.
 
     Args:
@@ -35,24 +38,51 @@ def publish(experiment_folder: Path, results: Path) -> list[Path]:
         DataError: No report, an incomplete run, a smoke run, or a file that names a folder of this machine.
     """
     reported, tasks = _runs(experiment_folder)
+    pictures = phantom_pictures(experiment_folder)
     private = {str(ROOT), str(Path.home()), str(experiment_folder.resolve().parent)} - {"/"}
     # All is read and checked before anything that is published changes.
     contents = {
         path.relative_to(experiment_folder): _content(path, private)
         for path in sorted(experiment_folder.rglob("*"))
-        if path.is_file() and _publishable(path.relative_to(experiment_folder).parts, reported, tasks)
+        if path.is_file()
+        and _publishable(path.relative_to(experiment_folder).parts, reported, tasks, pictures)
     }
     _replace(results, contents)
     return [results / path for path in contents]
 
 
-def _replace(results: Path, contents: dict[Path, str]) -> None:
+def phantom_pictures(experiment_folder: Path) -> set[str]:
+    """Names of the files of notebook 07 that show images, if all that they can show are phantoms; or none.
+
+    The images' source decides, in every row of the data steps' manifests, of the runs' predictions and of the
+    notebook's own tables; a table that is absent, or a notebook that did not end, is no permission.
+    """
+    folder = experiment_folder / _MAPS
+    examples, shares = folder / "examples.csv", folder / "evidence_images.csv"
+    manifests = [experiment_folder / step / "manifest.csv" for step in _DATA_STEPS]
+    manifests = [path for path in manifests if path.parent.is_dir()]
+    wanted = [examples, shares, folder / "step.json", *manifests]
+    if not manifests or not all(path.is_file() for path in wanted):
+        return set()
+    tables = [examples, shares, *manifests, *experiment_folder.glob("*/predictions.csv")]
+    sources = {source for path in tables for source in _column(path, "source")}
+    if sources != {PHANTOM}:
+        return set()
+    # Figures of earlier calls of the notebook may still be there.
+    return {"notebook.ipynb"} | {f"examples_{runs.slug(name)}.png" for name in _column(examples, "network")}
+
+
+def _column(path: Path, name: str) -> list[str]:
+    return pd.read_csv(path, dtype=str, keep_default_na=False)[name].tolist()
+
+
+def _replace(results: Path, contents: dict[Path, bytes]) -> None:
     staged, former = (results.with_name(f".{results.name}.{word}") for word in ("partial", "former"))
     for left in (staged, former):
         shutil.rmtree(left, ignore_errors=True)
-    for path, text in contents.items():
+    for path, content in contents.items():
         (staged / path).parent.mkdir(parents=True, exist_ok=True)
-        (staged / path).write_text(text, encoding="utf-8")
+        (staged / path).write_bytes(content)
     if results.exists():
         results.rename(former)
     staged.rename(results)
@@ -76,7 +106,7 @@ def _runs(experiment_folder: Path) -> tuple[set[str], set[str]]:
     return set(), tasks
 
 
-def _publishable(parts: tuple[str, ...], reported: set[str], tasks: set[str]) -> bool:
+def _publishable(parts: tuple[str, ...], reported: set[str], tasks: set[str], pictures: set[str]) -> bool:
     """Whether a file is a table, record or curve; the folders' names decide what may show images."""
     step, ending = parts[0], Path(parts[-1]).suffix
     if parts[-1].startswith(".") or parts[-1] == "step.json":
@@ -84,8 +114,8 @@ def _publishable(parts: tuple[str, ...], reported: set[str], tasks: set[str]) ->
     if step in _DATA_STEPS:
         return len(parts) == 3 and parts[1] in {"tables", *reported} and ending in PUBLISHED
     if step == _MAPS:
-        # Its other figures and its notebook show images.
-        return len(parts) == 2 and (ending == ".csv" or parts[-1] == "evidence.svg")
+        # Of real images nothing is a picture but this figure.
+        return len(parts) == 2 and (ending == ".csv" or parts[-1] in {"evidence.svg", *pictures})
     if step in tasks and parts[-1] == "predictions.csv":
         return False
     wanted = step in {*html.STEPS, _TRIAL, _RECIPE, *reported, *tasks}
@@ -93,16 +123,20 @@ def _publishable(parts: tuple[str, ...], reported: set[str], tasks: set[str]) ->
     return wanted and len(parts) == 2 and (ending in PUBLISHED or page)
 
 
-def _content(path: Path, private: set[str]) -> str:
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".ipynb":
-        text = _without_papermill(json.loads(text))
+def _content(path: Path, private: set[str]) -> bytes:
+    if path.suffix == ".png":
+        content, text = path.read_bytes(), ""
+    else:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".ipynb":
+            text = _without_papermill(json.loads(text))
+        content = text.encode()
     for folder in private:
-        if folder in text:
+        if folder.encode() in content:
             raise DataError(f"{path}: names a folder of this machine ({folder}); rerun with relative paths")
     if _is_smoke(path, text):
         raise DataError(f"{path}: a smoke run is never published")
-    return text
+    return content
 
 
 def _is_smoke(path: Path, text: str) -> bool:

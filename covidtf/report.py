@@ -14,6 +14,7 @@ from covidtf.tables import (
     ablation,
     beside_published,
     detected,
+    evidence,
     false_alarms,
     markdown,
     readable,
@@ -25,6 +26,7 @@ __all__ = [
     "ablation",
     "beside_published",
     "detected",
+    "evidence",
     "false_alarms",
     "markdown",
     "readable",
@@ -65,10 +67,10 @@ def update_documents(check: bool = False) -> list[Path]:
     Keys: `results EXPERIMENT`, `within SOURCE of EXPERIMENT`, `transfer EXPERIMENT`,
     `ablation EXPERIMENT METRIC LEVEL`, `beside-published EXPERIMENT`, `recipe EXPERIMENT probe|networks`,
     `verdicts EXPERIMENT` (also with `data`, those of no network), `verdict-counts EXPERIMENT`,
-    `trial EXPERIMENT detected|false-alarms`, `csv PATH`, `benchmarks`, `benchmark NAME`, `benchmark START*`
-    (the largest of several), `shipped NETWORK-NAME METRIC`, `test RUN-FOLDER METRIC`,
-    `value EXPERIMENT NETWORK COLUMN` and `published NETWORK VERSION QUANTITY`, both with dashes for blanks
-    in the network.
+    `trial EXPERIMENT detected|false-alarms`, `evidence EXPERIMENT`, `csv PATH`, `benchmarks`,
+    `benchmark NAME`, `benchmark START*` (the largest of several), `shipped NETWORK-NAME METRIC`,
+    `test RUN-FOLDER METRIC`, `value EXPERIMENT NETWORK COLUMN` and `published NETWORK VERSION QUANTITY`,
+    both with dashes for blanks in the network.
 
     Args:
         check: Write nothing, only tell.
@@ -154,6 +156,10 @@ def _trial(experiment: str, name: str) -> str:
     return f"\n{markdown(shown(_read(RESULTS / experiment / '11_audit_trial' / 'rates.csv')))}\n"
 
 
+def _evidence(experiment: str) -> str:
+    return f"\n{markdown(evidence(_read(RESULTS / experiment / '07_heat_maps' / 'evidence.csv')))}\n"
+
+
 def _csv(path: str) -> str:
     return f"\n{markdown(pd.read_csv(ROOT / path, dtype=str, keep_default_na=False))}\n"
 
@@ -208,6 +214,7 @@ _KEYS: dict[str, Callable[..., str]] = {
     "transfer": _transfer,
     "ablation": _ablation,
     "recipe": _recipe,
+    "evidence": _evidence,
     "verdicts": _verdicts,
     "verdict-counts": _verdict_counts,
     "trial": _trial,

@@ -152,6 +152,25 @@ def false_alarms(rates: pd.DataFrame) -> pd.DataFrame:
     return counts.assign(**{"Share failed (95 % CI)": _shares(rows)}).reset_index(drop=True)
 
 
+def evidence(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of notebook 07 over all images, each number with its interval in one cell.
+
+    Args:
+        table: Rows of `explain.evidence.row` with network, method and group, as it is or read back.
+    Returns:
+        Columns Network, Method, Images (patients), Without evidence (images left out), Evidence in the lungs,
+        Area of the lungs, Difference, all three with 95 % CI.
+    """
+    rows = table[table["group"] == "all"]
+    result = {"Network": rows["network"], "Method": rows["method"]}
+    result["Images (patients)"] = [f"{n} ({p})" for n, p in zip(rows["n"], rows["patients"], strict=True)]
+    result["Without evidence"] = rows["images_left_out"]
+    result["Evidence in the lungs (95 % CI)"] = _with_interval(rows, "share")
+    result["Area of the lungs (95 % CI)"] = _with_interval(rows, "area")
+    result["Difference (95 % CI)"] = _gains(rows, "difference")
+    return pd.DataFrame(result).reset_index(drop=True)
+
+
 def beside_published(results: pd.DataFrame) -> pd.DataFrame:
     """The paper's comparison of its networks, and ours of the same networks beside it.
 

@@ -51,6 +51,10 @@ def test_examples_are_the_surest_of_each_kind_one_per_patient():
         *(("false positive", 0.7), ("true negative", 0.05), ("true negative", 0.2)),
     ]
     assert (calls.loc[chosen.index, "score"] == chosen["score"]).all()
+    kinds = chosen.drop_duplicates("kind").set_index("kind")["of_kind"]
+    assert kinds.to_dict() == {
+        **{"true positive": 3, "false negative": 1, "false positive": 1, "true negative": 3}
+    }
 
 
 def test_summary_is_by_patient_and_counts_what_it_leaves_out():

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from covidtf import publication
 from covidtf.config import HeatMapConfig
 from covidtf.figures import maps, style
 
@@ -47,11 +46,16 @@ def test_example_draws_the_image_once_plain_and_once_under_each_map():
 def test_words_tell_the_call_and_how_far_the_score_fell():
     """A map without evidence is said to have none, since its picture would look like a failure to draw."""
     row = SimpleNamespace(
-        kind="false negative", label="COVID-19", called="non-COVID", explained="COVID-19", score=0.012
+        kind="false negative",
+        of_kind=3,
+        label="COVID-19",
+        called="non-COVID",
+        explained="COVID-19",
+        score=0.012,
     )
     found = maps.words(row, {"Grad-CAM": np.zeros((2, 2)), "occlusion": np.array([[0.25, -1.0]])})
     assert found.splitlines() == [
-        *("false negative", "label: COVID-19", "called: non-COVID", "COVID-19: 0.012"),
+        *("false negative (of 3)", "label: COVID-19", "called: non-COVID", "COVID-19: 0.012"),
         *("Grad-CAM: nothing", "largest fall: 0.25"),
     ]
 
@@ -75,11 +79,3 @@ def test_a_square_must_not_jump_over_pixels():
     """The stride is at most the square's side."""
     with pytest.raises(ValueError, match="at most `window`"):
         HeatMapConfig(window=8, stride=9)
-
-
-def test_pictures_of_heat_maps_are_never_published():
-    """Of the step's folder tables and the one figure that shows no image."""
-    names = ["evidence.csv", "evidence_images.csv", "runs.csv", "evidence.svg"]
-    names += ["examples_ResNet18.png", "examples_ResNet18.svg", "examples_ResNet18.pdf", "notebook.ipynb"]
-    published = [name for name in names if publication._publishable(("07_heat_maps", name), set(), set())]
-    assert published == names[:4]

@@ -97,6 +97,27 @@ def test_published_numbers_stand_beside_those_of_the_same_network():
     assert table["Published Sensitivity v3"].tolist() == wanted
 
 
+def test_shares_of_evidence_are_those_of_all_images():
+    """Not of those called COVID-19; what has no map with evidence, or no interval, says so."""
+    row = {"network": "ResNet18", "method": "occlusion", "group": "all", "n": 8, "patients": 6}
+    row |= {"images_left_out": 1}
+    values = {"share": 0.5, "area": 0.25, "difference": 0.25}
+    told = row | {f"{name}{end}": values[name] for name in values for end in ("", "_low", "_high")}
+    few = told | {f"{name}{end}": None for name in values for end in ("_low", "_high")}
+    untold = row | {f"{name}{end}": None for name in values for end in ("", "_low", "_high")}
+    table = report.evidence(pd.DataFrame([told, told | {"group": "called COVID-19"}, few, untold]))
+    assert table.iloc[0].tolist() == [
+        *("ResNet18", "occlusion", "8 (6)", 1, "0.500 (0.500 to 0.500)", "0.250 (0.250 to 0.250)"),
+        "+0.250 (+0.250 to +0.250)",
+    ]
+    assert table.iloc[1, 4:].tolist() == [
+        "0.500 (no interval)",
+        "0.250 (no interval)",
+        "+0.250 (no interval)",
+    ]
+    assert table.iloc[2, 4:].tolist() == ["cannot be told", "cannot be told", ""]
+
+
 def ablated(runs: list) -> pd.DataFrame:
     return ablation.table(runs, by=grouping.differing(runs), draws=50)
 

@@ -120,7 +120,14 @@ def test_weights_that_ship_have_their_run_published(path):
 def test_results_hold_no_images_and_no_weights():
     """Only tables, records, curves as SVG, notebooks and reports; of real data no picture but figures."""
     endings = {path.suffix for path in RESULTS.rglob("*") if path.is_file()}
-    assert endings <= {".csv", ".json", ".svg", ".ipynb", ".html"}
+    assert endings <= {".csv", ".json", ".svg", ".ipynb", ".html", ".png"}
+    # What shows images shows phantoms; `publication.phantom_pictures` looks at more than is published.
+    shown = {path.parent for path in RESULTS.rglob("*.png")}
+    shown |= {path.parent for path in RESULTS.rglob("07_heat_maps/notebook.ipynb")}
+    for folder in shown:
+        assert folder.name == "07_heat_maps"
+        for name in ("examples", "evidence_images"):
+            assert set(pd.read_csv(folder / f"{name}.csv")["source"]) == {"phantom"}
     for path in RESULTS.rglob("*.svg"):
         # matplotlib embeds pixels as <image>; only matrices have them, of coloured squares.
         assert "<image" not in path.read_text() or path.stem in ("confusion", "failures")

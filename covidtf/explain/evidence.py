@@ -139,13 +139,15 @@ def choose(calls: pd.DataFrame, positive: str, examples: int) -> pd.DataFrame:
         examples: How many of each kind, at most.
     Returns:
         Rows of `calls`, their index kept, with `kind`: true positive, false negative, false positive, true
-        negative, in this order, the surest first; of each patient one image per kind at most.
+        negative, in this order, the surest first; of each patient one image per kind at most. `of_kind` is
+        how many images are of that kind.
     """
     truth, called = calls["label"] == positive, calls["called"] == positive
     kinds = np.select([truth & called, truth, called], _KINDS[:3], _KINDS[3])
     # The score may be of another class than the positive one.
     sure = np.where((calls["explained"] == calls["called"]), calls["score"], 1 - calls["score"])
     ranked = calls.assign(kind=kinds, sure=sure).sort_values("sure", ascending=False, kind="stable")
+    ranked["of_kind"] = ranked.groupby("kind")["kind"].transform("size")
     ranked = ranked.drop_duplicates(["kind", "patient_id"]).drop(columns="sure")
     return pd.concat([ranked[ranked["kind"] == kind].head(examples) for kind in _KINDS])
 

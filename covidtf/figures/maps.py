@@ -49,13 +49,13 @@ def example(
 
 
 def words(row, maps: dict[str, npt.NDArray]) -> str:
-    """What `example` writes beside an image: kind, label, call, score, and the largest fall under occlusion.
+    """What `example` writes beside an image: kind and how many there are, label, call, score, largest fall.
 
     Args:
-        row: With the attributes kind, label, called, score and explained (of `evidence.choose`).
+        row: With the attributes kind, of_kind, label, called, score and explained (of `evidence.choose`).
         maps: As in `example`. Grad-CAM's have no unit, and only their absence is told.
     """
-    lines = [row.kind, f"label: {row.label}", f"called: {row.called}"]
+    lines = [f"{row.kind} (of {row.of_kind})", f"label: {row.label}", f"called: {row.called}"]
     lines.append(f"{row.explained}: {row.score:.2g}")
     for name, found in maps.items():
         if found.max() <= 0:
