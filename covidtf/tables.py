@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from covidtf.audit.thresholds import CLEAN, EXPECTED_ONES
+from covidtf.audit.thresholds import ANY, CLEAN, EXPECTED_ONES
 from covidtf.files import DataError
 from covidtf.metrics import evaluation
 from covidtf.metrics.ablation import NAMES
@@ -143,12 +143,16 @@ def false_alarms(rates: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns Check, Failed, Passed, Cannot be told (numbers of sets), Share failed (95 % CI); the last row
-        is of any check. Checks that never could be told are left out.
+        is of any check, and "Passed" says nothing there. Checks that never could be told are left out, unless
+        they are expected to fail where something is planted.
     """
-    rows = rates[(rates["condition"] == CLEAN) & (rates["passed"] + rates["failed"] > 0)]
+    expected = set(rates.loc[rates["expected"], "check"])
+    told = (rates["passed"] + rates["failed"] > 0) | rates["check"].isin(expected)
+    rows = rates[(rates["condition"] == CLEAN) & told]
     counts = rows[["check", "failed", "passed", "untold"]].set_axis(
         ["Check", "Failed", "Passed", "Cannot be told"], axis=1
     )
+    counts["Passed"] = counts["Passed"].astype(object).mask(counts["Check"] == ANY, "")
     return counts.assign(**{"Share failed (95 % CI)": _shares(rows)}).reset_index(drop=True)
 
 

@@ -52,10 +52,12 @@ def _of_differences(tables: dict[str, pd.DataFrame]) -> list[str]:
         return ["Nothing can be compared."]
     lines = []
     for kind, rows in tables["differences"].groupby("kind", sort=False):
+        sides = rows[["told_by_bootstrap", "told_by_delong"]].isin(_SIDES)
         both = rows["told_by_bootstrap"] == rows["told_by_delong"]
         above, below = ((both & (rows["told_by_delong"] == word)).sum() for word in _SIDES)
         name = f"{kind} ({rows['other'].iloc[0]})" if kind.startswith("over") else kind
-        told = f"by both intervals above 0 in {above}, below 0 in {below}; by one alone in {(~both).sum()}"
+        alone = (sides.sum(axis=1) == 1).sum()
+        told = f"by both intervals above 0 in {above}, below 0 in {below}; by one alone in {alone}"
         corrected = f"p below 0.05 after Holm in {(rows['p_holm'] < 0.05).sum()}"
         lines.append(f"Differences {name}, {len(rows)}: {told}; {corrected}.")
     return lines
@@ -95,7 +97,7 @@ def _of_calibration(tables: dict[str, pd.DataFrame]) -> list[str]:
             lines.append(f"Calibration of scores {scores} {rows['note'].iloc[0]}.")
             continue
         more = int((told["ece"] > told["if_calibrated_95"]).sum())
-        chance = f"ECE is above what calibrated scores stay below in 95 % of cases in {more}"
+        chance = f"ECE is higher than chance explains (95 %) in {more}"
         lines.append(f"Of {len(told)} networks and seeds, scores {scores}: {chance}.")
         if scores == "scaled":
             lower, higher = (told["brier_change_high"] < 0).sum(), (told["brier_change_low"] > 0).sum()
@@ -108,7 +110,9 @@ def _of_curves(tables: dict[str, pd.DataFrame]) -> list[str]:
     for name, rows in tables["curves"].groupby("network", sort=False) if len(tables["curves"]) else ():
         told = rows[rows["gain_low"] > 0]["threshold"]
         where = (
-            "at no threshold" if told.empty else f"at {len(told)} of {len(rows)} thresholds, {_ends(told)}"
+            "at no threshold"
+            if told.empty
+            else f"at {len(told)} of {len(rows)} thresholds, each by itself, between {_ends(told)}"
         )
         lines.append(f"{name}, scores {rows['scores'].iloc[0]}: more net benefit than all and none {where}.")
     return lines
@@ -121,7 +125,7 @@ def _of_groups(tables: dict[str, pd.DataFrame]) -> list[str]:
         told = own[own["auroc_low"].notna()]
         chance = ((told["auroc_low"] <= 0.5) & (told["auroc_high"] >= 0.5)).sum()
         found = f"{len(own)} subgroups, AUROC with an interval in {len(told)}, which holds 0.5 in {chance}"
-        lines.append(f"{name}: {found if len(own) else 'nothing that is known makes subgroups'}.")
+        lines.append(f"{name}: {found if len(own) else 'no known property divides these images'}.")
     return lines
 
 

@@ -150,6 +150,7 @@ def test_rates_are_counted_by_seed():
     alarms = report.false_alarms(rates.reset_index()).set_index("Check")
     assert alarms.index.tolist() == ["mean and std", "border strip", trials.ANY]
     assert alarms.loc["mean and std"].tolist() == [1, 2, 1, "0.25 (0.01 to 0.81)"]
+    assert alarms.loc[trials.ANY, "Passed"] == ""
 
 
 def test_parts_of_a_check_fail_together():

@@ -333,7 +333,7 @@ def test_words_say_the_numbers_of_the_tables(tables):
     wanted = rows[rows["rule"] == "sensitivity>=0.95"]
     assert f"Below the stated sensitivity: {(wanted['sensitivity'] < 0.95).sum()}," in text
     assert "Differences over the best baseline (good (no network)), 2: " in text
-    assert "ResNet18: nothing that is known makes subgroups." in text
+    assert "ResNet18: no known property divides these images." in text
 
 
 def test_words_without_thresholds_say_why():
