@@ -238,6 +238,20 @@ def test_what_readme_says_of_slices_over_the_best_baseline_holds():
     assert won == {("covid-ct", "slice"), ("covid-ct-frozen", "case")}
 
 
+def test_what_readme_says_of_heat_maps_holds():
+    """Grad-CAM of two networks is above the lungs' share of the area, of one below, of one untold."""
+    folder = RESULTS / "phantom-networks"
+    table = pd.read_csv(folder / "07_heat_maps" / "evidence.csv")
+    rows = table[(table["method"] == "Grad-CAM") & (table["group"] == "all")].set_index("network")
+    above, below = rows.index[rows["difference_low"] > 0], rows.index[rows["difference_high"] < 0]
+    assert (set(above), set(below)) == ({"ResNet18", "SqueezeNet 1.0"}, {"ResNet50"})
+    assert (rows["n"] + rows["images_left_out"] == 150).all()
+    others = table[(table["method"] == "occlusion") & (table["group"] == "all")]
+    assert (others["n"] + others["images_left_out"] == 8).all()
+    results = pd.read_csv(folder / "06_report" / "results.csv").set_index("network")["auroc"]
+    assert results[list(rows.index)].idxmax() == "DenseNet121"
+
+
 def test_every_published_audit_has_the_checks_there_are():
     """No verdict is of a check that was replaced since, and none is missing."""
     for path in RESULTS.glob("*/08_audit/checks.csv"):
