@@ -20,7 +20,7 @@ from covidtf.training.networks import build
 
 NETWORKS = ("ResNet18", "SqueezeNet1_0", "ResNet50", "DenseNet121")
 SIZE, ROUNDS, EVERY = 224, 5, 25
-LIMIT = 1e-4
+LIMIT = 1e-3
 
 
 def main() -> None:

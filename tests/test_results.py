@@ -250,6 +250,12 @@ def test_what_readme_says_of_heat_maps_holds():
     assert (others["n"] + others["images_left_out"] == 8).all()
     results = pd.read_csv(folder / "06_report" / "results.csv").set_index("network")["auroc"]
     assert results[list(rows.index)].idxmax() == "DenseNet121"
+    real = pd.read_csv(RESULTS / "xray-sample" / "07_heat_maps" / "evidence.csv")
+    own = real[(real["network"] == "SqueezeNet 1.0") & (real["group"] == "all")].set_index("method")
+    ratio = own["share"] / own["area"]
+    assert 1.8 < ratio["Grad-CAM"] < 2 and 0.45 < ratio["occlusion"] < 0.55
+    assert own.loc["Grad-CAM", "difference_low"] > 0 > own.loc["occlusion", "difference_high"]
+    assert own.loc["occlusion", "n"] == 8
 
 
 def test_every_published_audit_has_the_checks_there_are():
