@@ -113,8 +113,9 @@ def _reproduce(options: argparse.Namespace) -> int:
     from covidtf import report
 
     configs = _run(options)
-    if configs and isinstance(configs[-1], ReportConfig | AblationConfig):
-        print(report.summary_text(configs[-1].experiment_folder))
+    reports = [config for config in configs or () if isinstance(config, ReportConfig | AblationConfig)]
+    if reports:
+        print(report.summary_text(reports[-1].experiment_folder))
     return 0 if configs else 1
 
 
