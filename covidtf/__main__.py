@@ -113,7 +113,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     from covidtf import report
 
     configs = _run(options)
-    reports = [config for config in configs or () if isinstance(config, ReportConfig | AblationConfig)]
+    reports = [config for config in configs if isinstance(config, ReportConfig | AblationConfig)]
     if reports:
         print(report.summary_text(reports[-1].experiment_folder))
     return 0 if configs else 1
