@@ -24,17 +24,15 @@ def readable(results: pd.DataFrame) -> pd.DataFrame:
         has an interval that is not above 0 is marked "not above".
     """
     table = pd.DataFrame({"Network": results["network"], "Started from": results["start"]})
-    table["Test images (patients)"] = [
-        f"{n} ({p})" for n, p in zip(results["n"], results["patients"], strict=True)
-    ]
+    table["Test images (patients)"] = counts(results)
     table["COVID-19"] = results["positives"]
-    table["AUROC"] = _with_interval(results, "auroc")
+    table["AUROC"] = cells(results, "auroc")
     # Tables of earlier versions do not have it.
     if "over_baseline" in results:
         table["Over best baseline"] = _over_baseline(results)
     table["Threshold"] = results["threshold"].map("{:.3f}".format)
-    table["Sensitivity"] = _with_interval(results, "sensitivity")
-    table["Specificity"] = _with_interval(results, "specificity")
+    table["Sensitivity"] = cells(results, "sensitivity")
+    table["Specificity"] = cells(results, "specificity")
     return table
 
 
@@ -48,8 +46,8 @@ def transfer(table: pd.DataFrame) -> pd.DataFrame:
     result = table[["part", "network", "start", "strategy", "seeds"]].set_axis(
         ["Part of test", "Network", "Started from", "Trained", "Seeds"], axis=1
     )
-    result["Images (patients)"] = [f"{n} ({p})" for n, p in zip(table["n"], table["patients"], strict=True)]
-    result["AUROC"] = _with_interval(table, "auroc")
+    result["Images (patients)"] = counts(table)
+    result["AUROC"] = cells(table, "auroc")
     result["Lowest to highest seed"] = _range(table)
     result["Gain over random weights"] = _gains(table, "gain")
     # Tables of earlier versions do not have it.
@@ -79,20 +77,16 @@ def ablation(table: pd.DataFrame, metric: str, level: str) -> pd.DataFrame:
         found = sorted(set(zip(table["metric"], table["level"], strict=True)))
         raise DataError(f"ablation: rows of {(metric, level)} were wanted. Received: {found}")
     result = {"Part": rows["part"], "Method": rows["method"]} | _settings(rows) | {"Seeds": rows["seeds"]}
-    result[f"{level.capitalize()}s (patients)"] = [
-        f"{n} ({p})" for n, p in zip(rows["n"], rows["patients"], strict=True)
-    ]
+    result[f"{level.capitalize()}s (patients)"] = counts(rows)
     named = {"value": metric, "low": f"{metric}_low", "high": f"{metric}_high"}
     if level == "case":
         result["Rule (one per seed)"] = rows["rule"]
-    result[f"{NAMES[metric]} (95 % CI)"] = _with_interval(rows.rename(columns=named), metric)
+    result[f"{NAMES[metric]} (95 % CI)"] = cells(rows.rename(columns=named), metric)
     if rows["within_folds"].notna().any():
         result["Within folds"] = ["" if pd.isna(mean) else f"{mean:.3f}" for mean in rows["within_folds"]]
     result["Lowest to highest seed"] = _range(rows)
     if rows["ensemble"].notna().any():
-        cells = _with_interval(rows, "ensemble")
-        several = rows["ensemble"].notna()
-        result["Mean of the seeds' scores (95 % CI)"] = [c * s for c, s in zip(cells, several, strict=True)]
+        result["Mean of the seeds' scores (95 % CI)"] = cells(rows, "ensemble", untold="")
     result["Gain over cross-entropy (95 % CI)"] = _gains(rows, "gain")
     if "Started from" in result:
         result["Gain over random weights (95 % CI)"] = _gains(rows, "start_gain")
@@ -111,9 +105,9 @@ def recipe(table: pd.DataFrame) -> pd.DataFrame:
     """
     result = {"Network": table["network"]} if "network" in table else {}
     result |= {"Way": table["variant"], "Measure": table["measure"]}
-    result["Images (patients)"] = [f"{n} ({p})" for n, p in zip(table["n"], table["patients"], strict=True)]
+    result["Images (patients)"] = counts(table)
     named = {"value": "auroc", "low": "auroc_low", "high": "auroc_high"}
-    result["AUROC (95 % CI)"] = _with_interval(table.rename(columns=named), "auroc")
+    result["AUROC (95 % CI)"] = cells(table.rename(columns=named), "auroc")
     result["Gain (95 % CI)"] = _gains(table, "gain")
     return pd.DataFrame(result)
 
@@ -149,11 +143,11 @@ def false_alarms(rates: pd.DataFrame) -> pd.DataFrame:
     expected = set(rates.loc[rates["expected"], "check"])
     told = (rates["passed"] + rates["failed"] > 0) | rates["check"].isin(expected)
     rows = rates[(rates["condition"] == CLEAN) & told]
-    counts = rows[["check", "failed", "passed", "untold"]].set_axis(
+    result = rows[["check", "failed", "passed", "untold"]].set_axis(
         ["Check", "Failed", "Passed", "Cannot be told"], axis=1
     )
-    counts["Passed"] = counts["Passed"].astype(object).mask(counts["Check"] == ANY, "")
-    return counts.assign(**{"Share failed (95 % CI)": _shares(rows)}).reset_index(drop=True)
+    result["Passed"] = result["Passed"].astype(object).mask(result["Check"] == ANY, "")
+    return result.assign(**{"Share failed (95 % CI)": _shares(rows)}).reset_index(drop=True)
 
 
 def evidence(table: pd.DataFrame) -> pd.DataFrame:
@@ -167,10 +161,10 @@ def evidence(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = table[table["group"] == "all"]
     result = {"Network": rows["network"], "Method": rows["method"]}
-    result["Images (patients)"] = [f"{n} ({p})" for n, p in zip(rows["n"], rows["patients"], strict=True)]
+    result["Images (patients)"] = counts(rows)
     result["Without evidence"] = rows["images_left_out"]
-    result["Evidence in the lungs (95 % CI)"] = _with_interval(rows, "share")
-    result["Area of the lungs (95 % CI)"] = _with_interval(rows, "area")
+    result["Evidence in the lungs (95 % CI)"] = cells(rows, "share")
+    result["Area of the lungs (95 % CI)"] = cells(rows, "area")
     result["Difference (95 % CI)"] = _gains(rows, "difference")
     return pd.DataFrame(result).reset_index(drop=True)
 
@@ -219,14 +213,31 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(table.columns), *lines[1:]])
 
 
+def cells(
+    table: pd.DataFrame, name: str, limits: str = "", form: str = ".3f", untold: str = "cannot be told"
+) -> list[str]:
+    """A number and its interval in one cell.
+
+    Args:
+        table: With a column `name`, and the interval in `<limits>_low` and `<limits>_high`.
+        name: Of the number.
+        limits: Whose interval it is; by default `name`'s.
+        form: Of the numbers.
+        untold: What stands for a number that is NaN.
+    """
+    own = limits or name
+    rows = table[[name, f"{own}_low", f"{own}_high"]].itertuples(index=False, name=None)
+    return [untold if pd.isna(v) else f"{v:{form}} ({_limits(lo, hi, form)})" for v, lo, hi in rows]
+
+
+def counts(table: pd.DataFrame) -> list[str]:
+    """Images, or whatever `n` counts, and their patients in one cell."""
+    return [f"{n} ({patients})" for n, patients in zip(table["n"], table["patients"], strict=True)]
+
+
 def _shares(rates: pd.DataFrame) -> list[str]:
-    cells = rates[["share_failed", "low", "high"]].itertuples(index=False)
-    return [f"{share:.2f} ({low:.2f} to {high:.2f})" for share, low, high in cells]
-
-
-def _with_interval(results: pd.DataFrame, name: str) -> list[str]:
-    cells = results[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
-    return ["cannot be told" if pd.isna(v) else f"{v:.3f} ({_limits(lo, hi, '.3f')})" for v, lo, hi in cells]
+    named = rates.rename(columns={"low": "share_failed_low", "high": "share_failed_high"})
+    return cells(named, "share_failed", form=".2f")
 
 
 def _range(table: pd.DataFrame) -> list[str]:
@@ -235,15 +246,14 @@ def _range(table: pd.DataFrame) -> list[str]:
 
 
 def _gains(table: pd.DataFrame, name: str) -> list[str]:
-    cells = table[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
-    return ["" if pd.isna(v) else f"{v:+.3f} ({_limits(lo, hi, '+.3f')})" for v, lo, hi in cells]
+    return cells(table, name, form="+.3f", untold="")
 
 
 def _over_baseline(results: pd.DataFrame) -> list[str]:
     """Empty for a baseline, whose `beats` is "", or NaN when it is read back."""
     words = {"yes": "", "no": ", not above", "cannot be told": ", cannot be told"}
-    cells = zip(_gains(results, "over_baseline"), results["beats"], strict=True)
-    return [(cell + words.get(beats, "")).removeprefix(", ") for cell, beats in cells]
+    pairs = zip(_gains(results, "over_baseline"), results["beats"], strict=True)
+    return [(cell + words.get(beats, "")).removeprefix(", ") for cell, beats in pairs]
 
 
 def _limits(low: float, high: float, form: str) -> str:

@@ -265,6 +265,14 @@ def test_calibration_before_and_after_scaling(judged):
     assert list(use.reliability(judged[0])) == ["as they come", "scaled"]
 
 
+def test_two_patients_give_no_interval_of_a_change_in_brier_score(judged):
+    """As of the Brier score itself; of three there is one."""
+    before, (after, _) = judged[0].rows, judged[0].scaled(POSITIVE)
+    for count, told in ((2, False), (3, True)):
+        few = before.assign(patient_id=[f"patient{place % count}" for place in range(len(before))])
+        assert np.isfinite(use._change(few, after, POSITIVE, 50, 0)["brier_change_low"]) == told
+
+
 def test_a_temperature_at_its_limit_is_noted():
     """A val without an error would have any temperature, and the row says that it is at the end."""
     one = run("ResNet18", 1.0)

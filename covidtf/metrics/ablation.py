@@ -183,7 +183,7 @@ def _gain(mean: _Drawn, other: _Drawn | None) -> dict[str, float]:
 def _words(gain: dict[str, float]) -> str:
     if np.isnan(gain["gain_low"]):
         return ""
-    return "above 0" if gain["gain_low"] > 0 else "below 0" if gain["gain_high"] < 0 else "not told from 0"
+    return intervals.side((gain["gain_low"], gain["gain_high"]))
 
 
 def _rules(ones: list[Judged]) -> str:

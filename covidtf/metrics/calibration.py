@@ -15,7 +15,6 @@ from covidtf.metrics import intervals, temperature
 from covidtf.metrics.intervals import Metric
 
 _Array = npt.NDArray[np.float64]
-_FEWEST_PATIENTS = 3
 
 
 def reliability(predictions: pd.DataFrame, positive: str = "COVID-19", bins: int = 10) -> pd.DataFrame:
@@ -196,7 +195,7 @@ def _logit(predictions: pd.DataFrame, positive: str) -> _Array:
 def _why_not(is_positive: npt.NDArray[np.bool_], score: _Array, patient_id: pd.Series) -> str:
     if is_positive.all() or not is_positive.any():
         return "all images are of one class"
-    if patient_id.nunique() < _FEWEST_PATIENTS:
+    if patient_id.nunique() < intervals.FEWEST_PATIENTS:
         return f"{patient_id.nunique()} patients"
     separated = score[is_positive].min() >= score[~is_positive].max()
     turned = score[is_positive].max() <= score[~is_positive].min()
@@ -220,7 +219,7 @@ def _metric(
     value: float, limits: intervals.Interval | None, predictions: pd.DataFrame, method: str
 ) -> Metric:
     patients = int(predictions["patient_id"].nunique())
-    if limits and patients < _FEWEST_PATIENTS:
+    if limits and patients < intervals.FEWEST_PATIENTS:
         limits, method = None, f"no interval: {patients} patients"
     result = {"value": float(value), "ci95": limits and list(limits), "method": method}
     return result | {"n": len(predictions), "patients": patients}

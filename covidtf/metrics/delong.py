@@ -12,11 +12,9 @@ from scipy.stats import rankdata, t
 
 from covidtf import metrics
 from covidtf.files import DataError
-from covidtf.metrics.intervals import Interval, Metric
+from covidtf.metrics.intervals import FEWEST_PATIENTS, Interval, Metric
 
 _Array = npt.NDArray[np.float64]
-# As in `intervals`: two patients of a class say nothing of how patients differ.
-_FEWEST_PATIENTS = 3
 _NO_VARIANCE = 1e-12
 
 
@@ -152,7 +150,7 @@ def _smaller(is_positive: npt.NDArray[np.bool_], groups: npt.NDArray) -> int:
 
 
 def _logit_interval(value: float, variance: float, groups: int) -> Interval | None:
-    if groups < _FEWEST_PATIENTS or variance < _NO_VARIANCE:
+    if groups < FEWEST_PATIENTS or variance < _NO_VARIANCE:
         return None
     half = t.ppf(0.975, groups - 1) * np.sqrt(variance) / (value * (1 - value))
     odds = value / (1 - value) * np.exp([-half, half])
@@ -162,7 +160,7 @@ def _logit_interval(value: float, variance: float, groups: int) -> Interval | No
 def _linear_interval(
     value: float, variance: float, groups: int
 ) -> tuple[Interval, float] | tuple[None, None]:
-    if groups < _FEWEST_PATIENTS or variance < _NO_VARIANCE:
+    if groups < FEWEST_PATIENTS or variance < _NO_VARIANCE:
         return None, None
     error, freedom = np.sqrt(variance), groups - 1
     half = t.ppf(0.975, freedom) * error
@@ -177,7 +175,7 @@ def _metric(
     told = {"standard_error": float(np.sqrt(max(variance, 0.0))) if variance == variance else None}
     if limits is not None:
         method = f"DeLong, clustered by patient, {scale}"
-    elif smaller < _FEWEST_PATIENTS:
+    elif smaller < FEWEST_PATIENTS:
         method = f"no interval: {smaller} patients of a class"
     else:
         method = "no interval: DeLong's variance is 0"

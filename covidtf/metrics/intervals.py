@@ -1,6 +1,6 @@
 """95 % confidence intervals: of proportions by formula, of anything by bootstrap over patients."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ _DRAWS_AT_A_TIME = 1000
 _VALUES_AT_A_TIME = 3_200_000
 # With three patients of a class 5 % of the draws miss it; with two 14 %, which is no base for an interval.
 _MOST_LEFT_OUT = 0.1
-_FEWEST_PATIENTS = 3
+FEWEST_PATIENTS = 3
 _NO_VARIANCE = 1e-12
 
 
@@ -135,7 +135,7 @@ def metric(value: float, values: npt.NDArray, n: int, patients: int, smaller: in
     left_out = int(np.isnan(values).sum())
     result = {"value": float(value), "n": int(n), "patients": int(patients), "draws_left_out": left_out}
     result["intervals"] = {"percentile": percentile and list(percentile)}
-    if percentile is None or independent < _FEWEST_PATIENTS:
+    if percentile is None or independent < FEWEST_PATIENTS:
         method = f"no interval: {independent} patients, {left_out} of {len(values)} draws undefined"
         return result | {"ci95": None, "n_effective": None, "method": method}
     variance = float(np.nanvar(values))
@@ -146,6 +146,13 @@ def metric(value: float, values: npt.NDArray, n: int, patients: int, smaller: in
         method = f"Wilson, effective n of the bootstrap over patients, {len(values)} draws"
     result |= {"n_effective": trials, "method": method}
     return result | {"ci95": list(proportion(value * trials, trials))}
+
+
+def side(limits: Sequence[float] | None) -> str:
+    """Where the interval of a difference lies: above 0, below 0, not told from 0; or cannot be told."""
+    if limits is None:
+        return "cannot be told"
+    return "above 0" if limits[0] > 0 else "below 0" if limits[1] < 0 else "not told from 0"
 
 
 def untold(reason: str, n: int, patients: int) -> Metric:

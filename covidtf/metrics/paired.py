@@ -11,8 +11,9 @@ from covidtf import metrics
 from covidtf.metrics import against, delong, intervals
 from covidtf.metrics.intervals import Metric
 from covidtf.metrics.scored import Scored
+from covidtf.metrics.transfer import mean_auroc
 
-_UNTOLD = {"value": None, "ci95": None}
+UNTOLD = {"value": None, "ci95": None}
 _Group = list[Scored]
 
 
@@ -73,7 +74,10 @@ def differences(
     result = []
     for _, own in groupby(groups(scored), key=lambda group: group[0].part):
         told = [group for group in own if not group[0].untold(positive)]
-        drawn = {id(group): _drawn(group, positive, draws, seed) for group in told}
+        means = [mean_auroc([one.rows for one in group], draws, seed, positive) for group in told]
+        drawn = {
+            id(group): (mean["value"], values) for group, (mean, values, _) in zip(told, means, strict=True)
+        }
         pairs = _pairs(told, {group[0].network: drawn[id(group)][0] for group in told})
         rows = [_difference(one, other, drawn, positive) for one, other in pairs]
         result += _corrected(rows)
@@ -107,14 +111,11 @@ def _area(group: _Group, positive: str, draws: int, seed: int) -> dict[str, obje
     row, reason = about(group[0], positive) | {"seeds": len(group)}, group[0].untold(positive)
     if reason:
         missing = ("lowest", "highest", "within_folds")
-        row |= _side_by_side("auroc", _UNTOLD, _UNTOLD) | dict.fromkeys(missing, np.nan)
+        row |= _side_by_side("auroc", UNTOLD, UNTOLD) | dict.fromkeys(missing, np.nan)
         return row | {"of_seeds": "", "note": f"cannot be told: {reason}"}
-    found = [metrics.auroc_draws(one.rows, positive, draws, seed) for one in group]
-    values = [value for value, _, _ in found]
-    drawn = np.mean([values for _, values, _ in found], axis=0)
-    counts = row["n"], row["patients"], found[0][2]
-    by_bootstrap = intervals.metric(float(np.mean(values)), drawn, *counts)
-    by_delong = delong.auroc([one.rows for one in group], positive)
+    tables = [one.rows for one in group]
+    by_bootstrap, _, values = mean_auroc(tables, draws, seed, positive)
+    by_delong = delong.auroc(tables, positive)
     row |= _side_by_side("auroc", by_bootstrap, by_delong)
     row |= {"lowest": min(values), "highest": max(values), "within_folds": _within(group, positive)}
     absent = [one["method"] for one in (by_bootstrap, by_delong) if one["ci95"] is None]
@@ -142,11 +143,6 @@ def _value(rows: pd.DataFrame, positive: str) -> float:
     return float(delong.areas(score[None], is_positive)[0]) if told else np.nan
 
 
-def _drawn(group: _Group, positive: str, draws: int, seed: int) -> tuple[float, np.ndarray]:
-    found = [metrics.auroc_draws(one.rows, positive, draws, seed)[:2] for one in group]
-    return float(np.mean([value for value, _ in found])), np.mean([drawn for _, drawn in found], axis=0)
-
-
 def _pairs(told: list[_Group], values: dict[str, float]) -> list[tuple[_Group, _Group]]:
     networks = [group for group in told if not group[0].baseline]
     names = {group[0].network: group for group in told if group[0].baseline}
@@ -166,13 +162,10 @@ def _difference(one: _Group, other: _Group, drawn: dict, positive: str) -> dict[
     row |= {"split": one[0].rows["split"].iloc[0], "n": by_delong["n"], "patients": by_delong["patients"]}
     row |= _side_by_side("difference", by_bootstrap, by_delong)
     row |= {"p": np.nan if by_delong["p"] is None else by_delong["p"], "p_holm": np.nan}
-    return row | {"told_by_bootstrap": _told(limits), "told_by_delong": _told(by_delong["ci95"])}
-
-
-def _told(limits: Sequence[float] | None) -> str:
-    if limits is None:
-        return "cannot be told"
-    return "above 0" if limits[0] > 0 else "below 0" if limits[1] < 0 else "not told from 0"
+    return row | {
+        "told_by_bootstrap": intervals.side(limits),
+        "told_by_delong": intervals.side(by_delong["ci95"]),
+    }
 
 
 def _corrected(rows: list[dict]) -> list[dict]:

@@ -9,12 +9,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from covidtf.files import DataError
-from covidtf.metrics import folds, judged, temperature, thresholds
+from covidtf.metrics import folds, intervals, judged, temperature, thresholds
 from covidtf.metrics.grouping import is_baseline, labels, repeated
 from covidtf.runs import Run
-
-# As in `intervals`: fewer say nothing of how patients differ.
-_FEWEST_PATIENTS = 3
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class Scored:
         if not self.val:
             return "no test: val itself is judged"
         found = min(self.fewest(positive))
-        return "" if found >= _FEWEST_PATIENTS else f"too few patients of a class on val: {found}"
+        return "" if found >= intervals.FEWEST_PATIENTS else f"too few patients of a class on val: {found}"
 
     def fewest(self, positive: str) -> tuple[int, int]:
         """Patients with the label and patients with others on val; of folds the fewest."""

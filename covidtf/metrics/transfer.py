@@ -96,14 +96,14 @@ def scores(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def mean_auroc(
-    predictions: Sequence[pd.DataFrame], draws: int = 2000, seed: int = 0
+    predictions: Sequence[pd.DataFrame], draws: int = 2000, seed: int = 0, positive: str = "COVID-19"
 ) -> tuple[Metric, np.ndarray, list[float]]:
     """Mean AUROC of several scores of the same images.
 
     Returns:
         The mean with its interval, its values in the draws, and the AUROC of each.
     """
-    found = [metrics.auroc_draws(table, draws=draws, seed=seed) for table in predictions]
+    found = [metrics.auroc_draws(table, positive, draws, seed) for table in predictions]
     single = [value for value, _, _ in found]
     values = np.mean([values for _, values, _ in found], axis=0)
     n, patients = len(predictions[0]), predictions[0]["patient_id"].nunique()

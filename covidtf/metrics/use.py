@@ -11,7 +11,7 @@ import pandas as pd
 from covidtf.metrics import benefit, intervals, temperature, thresholds
 from covidtf.metrics import calibration as calibrated
 from covidtf.metrics import subgroups as grouped
-from covidtf.metrics.paired import about, columns
+from covidtf.metrics.paired import UNTOLD, about, columns
 from covidtf.metrics.scored import Scored
 
 RULES = ("youden", "sensitivity>=0.95")
@@ -27,7 +27,6 @@ _OF_CALIBRATION = (
 )
 _CHOSEN = ("val_positive_patients", "val_sensitivity", "val_specificity")
 _RUN = ("part", "network", "baseline", "seed")
-_UNTOLD = {"value": None, "ci95": None}
 
 
 def operating_points(
@@ -184,7 +183,7 @@ def _point(one: Scored, rule: str, positive: str, draws: int, seed: int) -> dict
     if one.unchosen(positive):
         row |= {"threshold": "", **dict.fromkeys(_CHOSEN, np.nan)}
         for name in _AT_POINT:
-            row |= columns(name, _UNTOLD)
+            row |= columns(name, UNTOLD)
         return row | {"note": f"cannot be told: {one.unchosen(positive)}"}
     threshold, chosen = one.threshold(rule, positive)
     means = [float(np.mean([val[name] for val in chosen])) for name in ("sensitivity", "specificity")]
@@ -227,7 +226,9 @@ def _change(
     values = intervals.bootstrap(
         lambda weights: weights @ loss / weights.sum(axis=1), patient_id, draws, seed
     )
-    return columns("brier_change", {"value": loss.mean(), "ci95": intervals.percentiles(values)})
+    enough = before["patient_id"].nunique() >= intervals.FEWEST_PATIENTS
+    limits = intervals.percentiles(values) if enough else None
+    return columns("brier_change", {"value": loss.mean(), "ci95": limits})
 
 
 def _metric(row: pd.Series, name: str) -> intervals.Metric:
