@@ -121,6 +121,18 @@ def retrained(tables: Mapping[str, pd.DataFrame], positive: str, draws: int, see
     return rows
 
 
+def marked(table: pd.DataFrame, positive: str, draws: int, seed: int) -> dict:
+    """The verdict on burned-in marks.
+
+    Args:
+        table: Rows of the judged split, as `marks.scores` gives them.
+        positive: As `baselines`.
+        draws: As `baselines`.
+        seed: As `baselines`.
+    """
+    return judge(CHECKS["burned-in marks"], "data", _areas({"": table}, positive, draws, seed)[""].metric)
+
+
 def tested(tables: Mapping[str, pd.DataFrame], name: str, positive: str, draws: int, seed: int) -> list[dict]:
     """Verdicts on a network that saw whole images in training and controls in testing; as `controls`."""
     areas = _areas(tables, positive, draws, seed)

@@ -4,7 +4,8 @@ The thresholds 0, 0.5, 0.10 and 0.65 were fixed before any result and have not b
 a loss needs three patients of each class, came after the first results; none of their verdicts changed by it.
 After a first trial of the audit, on phantoms that are not used since, two checks were replaced because they
 failed without a shortcut: the loss from whole images to lungs only, by `lungs over surroundings`; and a label
-shuffle that failed as soon as its interval left out 0.5, by one that needs `SLACK` besides.
+shuffle that failed as soon as its interval left out 0.5, by one that needs `SLACK` besides. After a second
+trial `burned-in marks` was added, as nothing else saw two small letters; its rule was made on other phantoms.
 """
 
 from dataclasses import dataclass
@@ -109,6 +110,14 @@ _GROUPS: dict[str, tuple[tuple[str, str, float, str, str], ...]] = {
             _SIDE + " What pneumonia changes lies in the lungs.",
         ),
         ("border only, retrained", "Is the border alone too little?", TRIVIAL, "below", _SIDE),
+        (
+            "burned-in marks",
+            "Are letters and other sharp bright marks near the edges too little?",
+            TRIVIAL,
+            "below",
+            "Letters carry no disease; wires and clips, which are as sharp, follow the ward, and who lies "
+            "there follows the disease, so the limit is that of the others. Dark or thick marks go unseen.",
+        ),
     ),
     "controls, tested only": (
         (

@@ -11,7 +11,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from covidtf import splits
-from covidtf.audit import controls, leaks, networks, probe, robustness, shuffle, sources
+from covidtf.audit import controls, leaks, marks, networks, probe, robustness, shuffle, sources
 from covidtf.audit.checks import CHECKS, judge
 from covidtf.images.lungs import lung_mask
 from covidtf.metrics import baselines
@@ -104,13 +104,14 @@ def _rows(one: planted.Set, features: Features, draws: int, shuffles: int, seed:
 
 
 def _trivial(one: planted.Set, scored: pd.DataFrame, by: Mapping) -> list[dict]:
-    """Baselines, and the probe against the best of them."""
+    """Baselines, the probe against the best of them, and burned-in marks."""
     tables = {
         name: _test(baselines.predict(baselines.features(slug, one), one.manifest))
         for slug, name in baselines.BASELINES.items()
     }
     gains = networks.gains(tables | {NETWORK: scored}, list(tables), **by)
-    return [*networks.baselines(tables, **by), *gains]
+    marked = networks.marked(_test(marks.scores(one.images, one.manifest)), **by)
+    return [*networks.baselines(tables, **by), *gains, marked]
 
 
 def _controls(one: planted.Set, features: Features, by: Mapping) -> list[dict]:

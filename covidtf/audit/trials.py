@@ -22,7 +22,10 @@ EXPECTED: dict[str, tuple[str, ...]] = {
         *("mean and std", "histogram"),
         *("lungs blacked out, retrained", "border only, retrained"),
     ),
-    "burned-in marker": ("border strip", "lungs blacked out, retrained", "border only, retrained"),
+    "burned-in marker": (
+        *("border strip", "lungs blacked out, retrained", "border only, retrained"),
+        "burned-in marks",
+    ),
     "border": ("border strip", "lungs blacked out, retrained", "border only, retrained"),
     "histogram": ("mean and std", "histogram"),
     "duplicate patients": ("exact duplicate", "near duplicate"),
