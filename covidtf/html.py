@@ -11,10 +11,14 @@ import pandas as pd
 from nbconvert import HTMLExporter
 
 from covidtf import runs
+from covidtf.config import RecipeConfig, TrialConfig
 from covidtf.files import DataError, atomic
 
 # Steps whose notebooks show tables and curves alone, no image of a patient.
-STEPS = ("06_report", "08_audit", "09_transfer", "10_ablation", "13_use")
+STEPS = (
+    *("06_report", "08_audit", "09_transfer", "10_ablation", "11_audit_trial", "12_recipe"),
+    "13_use",
+)
 NOTICE = "Research software, not a medical device. Nothing here is meant for the care of patients."
 _SAVED = re.compile(r"style\.save\(\w+,\s*config\.folder\s*/\s*f?\"(?P<name>[^\"]+)\"")
 # The browser itself is told to load nothing.
@@ -58,7 +62,7 @@ def write(config) -> Path:
     path = config.folder / "notebook.ipynb"
     if not path.is_file():
         raise DataError(f"{path}: no such notebook; run the step first")
-    found = runs.find(config.experiment_folder, config.run_ids, folds=True)
+    found = _found(config)
     notebook = nbformat.read(path, as_version=4)
     text = page(notebook, config.folder, _facts(config), sources(found), config.smoke)
     with atomic(config.folder / "report.html") as temporary:
@@ -132,6 +136,15 @@ def sources(found: list[runs.Run]) -> pd.DataFrame:
     )
 
 
+def _found(config) -> list[runs.Run]:
+    """The runs behind a step: those it names, or none where it draws and fits all itself."""
+    if isinstance(config, RecipeConfig):
+        return [runs.read(path) for path in config.folders(f"{config.before} {config.after}")]
+    if isinstance(config, TrialConfig):
+        return []
+    return runs.find(config.experiment_folder, config.run_ids, folds=True)
+
+
 def _facts(config) -> dict[str, str]:
     made = runs.origin()
     state = {False: "", True: ", with changes that are not in it"}.get(made["dirty"], ", changes unknown")
@@ -150,6 +163,8 @@ def _counted(values: pd.Series) -> str:
 
 
 def _sources_section(table: pd.DataFrame) -> str:
+    if table.empty:
+        return "<h2>Where the numbers come from</h2><p>No trained run: all is made in this notebook.</p>"
     # Or pandas would cut a sha256 short.
     with pd.option_context("display.max_colwidth", None):
         listed = table.to_html(index=False, border=0, classes="sources")

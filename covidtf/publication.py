@@ -14,7 +14,7 @@ from covidtf.sources.metadata import PHANTOM
 PUBLISHED = {".csv", ".json", ".svg"}
 _DATA_STEPS = ("00_source_task", "01_xray_dataset", "02_ct_dataset", "03_augmentation")
 _COMPARISONS = ("09_transfer", "10_ablation")
-_TRIAL, _RECIPE = "11_audit_trial", "12_recipe"
+_TRIAL = "11_audit_trial"
 _MAPS = "07_heat_maps"
 
 
@@ -118,7 +118,7 @@ def _publishable(parts: tuple[str, ...], reported: set[str], tasks: set[str], pi
         return len(parts) == 2 and (ending == ".csv" or parts[-1] in {"evidence.svg", *pictures})
     if step in tasks and parts[-1] == "predictions.csv":
         return False
-    wanted = step in {*html.STEPS, _TRIAL, _RECIPE, *reported, *tasks}
+    wanted = step in {*html.STEPS, *reported, *tasks}
     page = parts[-1] == "notebook.ipynb" or (parts[-1] == "report.html" and step in html.STEPS)
     return wanted and len(parts) == 2 and (ending in PUBLISHED or page)
 

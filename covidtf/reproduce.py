@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +29,7 @@ from covidtf.files import locked, read_json, write_json
 from covidtf.weights import places
 
 NOTEBOOKS = ROOT / "notebooks"
+FIGURES = (".svg", ".pdf", ".png")
 
 
 def run(
@@ -73,6 +75,7 @@ def _execute(config: Config, key: str) -> None:
     folder = config.folder
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "step.json").unlink(missing_ok=True)
+    started = time.time()
     partial = folder / "notebook.failed.ipynb"
     papermill.execute_notebook(
         str(NOTEBOOKS / f"{config.step}.ipynb"),
@@ -86,10 +89,18 @@ def _execute(config: Config, key: str) -> None:
         extra_arguments=["--IPKernelApp.log_level=40"],
     )
     _tidy(partial)
+    _drop_figures(folder, started)
     partial.replace(folder / "notebook.ipynb")
     if config.step in html.STEPS:
         html.write(config)
     write_json({"key": key, "outputs": dict(_sizes(folder))}, folder / "step.json")
+
+
+def _drop_figures(folder: Path, started: float) -> None:
+    """Remove figures that an earlier call of the notebook made and this one did not: they show other runs."""
+    for path in folder.iterdir():
+        if path.suffix in FIGURES and path.stat().st_mtime < started:
+            path.unlink()
 
 
 def _tidy(path: Path) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from covidtf import files, html, predictions, runs
-from covidtf.config import DataConfig, ReportConfig, TrainConfig
+from covidtf.config import DataConfig, RecipeConfig, ReportConfig, TrainConfig, TrialConfig
 from covidtf.files import DataError
 
 STARTED = "2020-01-01T00:00:00+00:00"
@@ -163,6 +163,21 @@ def test_smoke_runs_are_called_so(report):
     facts = {"Experiment": "<tiny>"}
     text = html.page(notebook, report.folder, facts, pd.DataFrame({"run": ["a"]}), smoke=True)
     assert "its numbers mean nothing" in text and "&lt;tiny&gt;" in text and "<tiny>" not in text
+
+
+def test_a_trial_has_no_runs_and_a_recipe_those_it_names(report, tmp_path):
+    """The trial's page says that no run is behind it; the recipe's lists the runs before and after."""
+    found = runs.find(report.experiment_folder)
+    before, after = (str(report.experiment_folder / run.folder) for run in found)
+    for config in (
+        TrialConfig(out=str(tmp_path)),
+        RecipeConfig(out=str(tmp_path), before=before, after=after),
+    ):
+        config.folder.mkdir(parents=True)
+        nbformat.write(executed([nbformat.v4.new_markdown_cell("# x")]), config.folder / "notebook.ipynb")
+        text = html.write(config).read_text()
+        assert ("No trained run" in text) == (config.step == "11_audit_trial")
+        assert all((run.run_id in text) == (config.step == "12_recipe") for run in found)
 
 
 def test_what_is_no_report_has_no_page(report, tmp_path):

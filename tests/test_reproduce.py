@@ -1,5 +1,7 @@
 """The runner: refuses before it starts, skips what has not changed, goes on after a crash."""
 
+import os
+
 import nbformat
 import pytest
 import yaml
@@ -175,6 +177,22 @@ def test_two_runners_do_not_share_a_folder(params, counting_notebooks, tmp_path)
         with locked, pytest.raises(DataError, match="another process"):
             reproduce.run(params, {}, str(tmp_path / "out"))
     assert config.experiment == "second"
+
+
+def test_figures_of_an_earlier_call_do_not_stay(params, counting_notebooks, tmp_path):
+    """A figure that the notebook did not make this time is removed once it ended; tables and folders stay."""
+    out = tmp_path / "out"
+    (counting_notebooks / "stop-06_report").touch()
+    folder = experiments.plan(params, {}, str(out))[-1].folder
+    folder.mkdir(parents=True)
+    for name in ("old.svg", "old.csv"):
+        (folder / name).write_text("old")
+        os.utime(folder / name, (1, 1))
+    assert main(["reproduce", str(params), "--out", str(out)]) == 1
+    assert (folder / "old.svg").exists()
+    (counting_notebooks / "stop-06_report").unlink()
+    reproduce.run(params, {}, str(out))
+    assert not (folder / "old.svg").exists() and (folder / "old.csv").exists()
 
 
 def test_lost_output_is_made_again(params, counting_notebooks, tmp_path):
