@@ -19,6 +19,7 @@ from covidtf.config import (
     CONFIGS,
     ROOT,
     AblationConfig,
+    AuditConfig,
     RecipeConfig,
     ReportConfig,
     SourceConfig,
@@ -113,7 +114,9 @@ def test_experiments_can_be_planned(path):
     """Every experiment file has known steps and parameters and its name; a target task ends in a report."""
     configs = experiments.plan(path, {})
     assert configs[-1].experiment == path.stem
-    last = ReportConfig | TransferConfig | AblationConfig | TrialConfig | RecipeConfig | UseConfig
+    last = (
+        ReportConfig | TransferConfig | AblationConfig | AuditConfig | TrialConfig | RecipeConfig | UseConfig
+    )
     assert isinstance(configs[-1], last) or isinstance(configs[0], SourceConfig)
 
 
@@ -254,6 +257,18 @@ def further(folder, steps):
     path = folder / "further.yaml"
     path.write_text(yaml.safe_dump({"experiment": "phantom-xray", "steps": steps}))
     return str(path)
+
+
+def test_data_are_audited_before_any_network_is_trained(tmp_path):
+    """What is asked of networks cannot be told, which says so; what is asked of data is answered."""
+    path, folder = further(tmp_path, ["01_xray_dataset"]), tmp_path / "smoke" / "phantom-xray"
+    assert main(["audit", path, "-p", "smoke", "true", "--out", str(tmp_path)]) in (0, 4)
+    verdicts = checks.read(folder / "08_audit" / "checks.csv")
+    assert set(verdicts["check"]) == set(checks.CHECKS) and set(verdicts["subject"]) == {"data"}
+    untold = verdicts[verdicts["reason"] == "no network was trained"]
+    assert {"robustness", "gain over the best baseline", "loss to equalised"} <= set(untold["check"])
+    told = verdicts.set_index("check").loc[["patient", "border strip", "burned-in marks"], "value"]
+    assert told.notna().all() and not (folder / "06_report").exists()
 
 
 def test_heat_maps_of_a_smoke_run_have_numbers_and_examples(smoke_run, tmp_path):

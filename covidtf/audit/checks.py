@@ -79,16 +79,17 @@ def count(number: int, n: int, patients: int) -> Metric:
     return {"value": int(number), "ci95": None, "method": "count", "n": n, "patients": patients}
 
 
-def table(rows: Sequence[dict]) -> pd.DataFrame:
-    """All verdicts in the order of `CHECKS`; a check without a row is there too, as not done.
+def table(rows: Sequence[dict], missing: str = "not done") -> pd.DataFrame:
+    """All verdicts in the order of `CHECKS`; a check without a row is there too, and cannot be told.
 
     Args:
         rows: As from `judge`.
+        missing: Why a check has no row.
     Returns:
         Columns `COLUMNS`.
     """
     done = {row["check"] for row in rows}
-    others = [judge(check, "data", None, "not done") for name, check in CHECKS.items() if name not in done]
+    others = [judge(check, "data", None, missing) for name, check in CHECKS.items() if name not in done]
     place = {name: number for number, name in enumerate(CHECKS)}
     ordered = sorted([*rows, *others], key=lambda row: place[row["check"]])
     return pd.DataFrame(ordered, columns=list(COLUMNS))
