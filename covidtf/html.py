@@ -47,11 +47,12 @@ figcaption { font-size: .75rem; color: #555; }
 """
 
 
-def write(config) -> Path:
+def write(config, made: dict) -> Path:
     """Write `report.html` of a step that has just been executed, beside its notebook.
 
     Args:
         config: Settings of one of `STEPS`; `notebook.ipynb` and the saved figures lie in its folder.
+        made: `runs.origin()` from before the notebook ran.
     Returns:
         The file: text, tables and figures in one, which asks no network for anything.
     Raises:
@@ -64,7 +65,7 @@ def write(config) -> Path:
         raise DataError(f"{path}: no such notebook; run the step first")
     found = _found(config)
     notebook = nbformat.read(path, as_version=4)
-    text = page(notebook, config.folder, _facts(config), sources(found), config.smoke)
+    text = page(notebook, config.folder, _facts(config, made), sources(found), config.smoke)
     with atomic(config.folder / "report.html") as temporary:
         temporary.write_text(text, encoding="utf-8")
     return config.folder / "report.html"
@@ -145,13 +146,12 @@ def _found(config) -> list[runs.Run]:
     return runs.find(config.experiment_folder, config.run_ids, folds=True)
 
 
-def _facts(config) -> dict[str, str]:
-    made = runs.origin()
+def _facts(config, made: dict) -> dict[str, str]:
     state = {False: "", True: ", with changes that are not in it"}.get(made["dirty"], ", changes unknown")
     return {
         "Experiment": config.experiment,
         "Step": f"{config.step}; the executed notebook with its code is notebook.ipynb beside this file",
-        "Made": made["time"],
+        "Started": made["time"],
         "Commit": f"{made['commit']}{state}",
         "Command": made["command"],
         "Settings (sha256)": config.digest(),
@@ -164,13 +164,14 @@ def _counted(values: pd.Series) -> str:
 
 def _sources_section(table: pd.DataFrame) -> str:
     if table.empty:
-        return "<h2>Where the numbers come from</h2><p>No trained run: all is made in this notebook.</p>"
+        return "<h2>Where the numbers come from</h2><p>No run: the notebook makes all that it judges.</p>"
     # Or pandas would cut a sha256 short.
     with pd.option_context("display.max_colwidth", None):
         listed = table.to_html(index=False, border=0, classes="sources")
     return (
-        "<h2>Where the numbers come from</h2><p>Every number below is computed from the predictions of these "
-        "runs. Predictions and manifest are told by the sha256 of their files; images are counted in val and "
+        "<h2>Where the numbers come from</h2><p>The numbers below are computed from the predictions of these "
+        "runs, apart from what the notebook says that it fits itself, such as a probe. Predictions and "
+        "manifest are told by the sha256 of their files; images are counted in val and "
         f'test.</p><div class="wide">{listed}</div>'
     )
 

@@ -13,7 +13,8 @@ from covidtf.sources.metadata import PHANTOM
 
 PUBLISHED = {".csv", ".json", ".svg"}
 _DATA_STEPS = ("00_source_task", "01_xray_dataset", "02_ct_dataset", "03_augmentation")
-_COMPARISONS = ("08_audit", "09_transfer", "10_ablation")
+_COMPARISONS = ("09_transfer", "10_ablation")
+_AUDIT, _BASELINE = "08_audit", "baseline-"
 _TRIAL = "11_audit_trial"
 _MAPS = "07_heat_maps"
 
@@ -24,8 +25,8 @@ def publish(experiment_folder: Path, results: Path) -> list[Path]:
     No weights, no prepared arrays, and nothing that shows an image: manifests and executed notebooks of the
     data steps stay behind, of the others notebooks go along. Heat maps are shown of phantoms alone: where any
     image is of another source, the step's notebook and its examples stay behind. Runs that the report does
-    not list stay behind too; of a comparison by notebook 09 or 10, or of an audit without a report, the
-    tables alone are published, which hold every run's scores and record; of source tasks the runs without
+    not list stay behind too; of a comparison by notebook 09 or 10 its tables alone are published, which hold
+    every run's scores and record; of an audit of baselines alone these; of source tasks the runs without
     their predictions, whose columns are hundreds of classes.
     What was in the target before is replaced once the new files are whole.
 
@@ -100,6 +101,9 @@ def _runs(experiment_folder: Path) -> tuple[set[str], set[str]]:
         return set(), set()
     if (experiment_folder / _TRIAL / "trial.csv").is_file():
         return set(), set()
+    audited = experiment_folder / _AUDIT / "runs.csv"
+    if audited.is_file() and all((names := pd.read_csv(audited)["run_id"]).str.startswith(_BASELINE)):
+        return set(names), set()
     tasks = {path.parent.name for path in experiment_folder.glob("*/provenance.json")}
     if not tasks or not (experiment_folder / "00_source_task").is_dir():
         raise DataError(f"{experiment_folder}: nothing to publish, 06_report/results.csv is missing")

@@ -15,7 +15,7 @@ import nbformat
 import papermill
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-from covidtf import html
+from covidtf import html, runs
 from covidtf.config import (
     ROOT,
     Config,
@@ -75,7 +75,7 @@ def _execute(config: Config, key: str) -> None:
     folder = config.folder
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "step.json").unlink(missing_ok=True)
-    started = time.time()
+    started, made = time.time(), runs.origin()
     partial = folder / "notebook.failed.ipynb"
     papermill.execute_notebook(
         str(NOTEBOOKS / f"{config.step}.ipynb"),
@@ -92,7 +92,7 @@ def _execute(config: Config, key: str) -> None:
     _drop_figures(folder, started)
     partial.replace(folder / "notebook.ipynb")
     if config.step in html.STEPS:
-        html.write(config)
+        html.write(config, made)
     write_json({"key": key, "outputs": dict(_sizes(folder))}, folder / "step.json")
 
 

@@ -14,6 +14,7 @@ from covidtf.config import DataConfig, RecipeConfig, ReportConfig, TrainConfig, 
 from covidtf.files import DataError
 
 STARTED = "2020-01-01T00:00:00+00:00"
+MADE = {"time": STARTED, "command": "as typed", "commit": "c0ffee", "dirty": False}
 # One grey pixel.
 PNG = base64.b64encode(bytes.fromhex("89504e470d0a1a0a")).decode()
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -93,7 +94,7 @@ def report(tmp_path):
 
 def test_page_is_whole_and_asks_no_network(report):
     """Well-formed; no script, no frame; images are data; the browser is told to load nothing."""
-    page = Page(html.write(report).read_text())
+    page = Page(html.write(report, MADE).read_text())
     assert not page.open
     tags = {tag for tag, _ in page.tags}
     assert not tags & {"script", "link", "iframe", "object", "embed", "video", "audio", "base", "form"}
@@ -109,7 +110,7 @@ def test_page_is_whole_and_asks_no_network(report):
 
 def test_page_shows_results_and_no_code(report):
     """Text and tables stand in it with the notice; code and progress bars do not."""
-    text = " ".join(Page(html.write(report).read_text()).words)
+    text = " ".join(Page(html.write(report, MADE).read_text()).words)
     assert "06 · Report: phantom-xray" in text and html.NOTICE in text and "0.833" in text
     assert "this_is_hidden" not in text and "progress 100" not in text
     assert "smoke run" not in text
@@ -117,7 +118,7 @@ def test_page_shows_results_and_no_code(report):
 
 def test_saved_figures_take_the_place_of_bitmaps_in_their_order(report):
     """The SVG that a cell saved, those of a loop as they were written; what was not saved stays a bitmap."""
-    page = Page(html.write(report).read_text())
+    page = Page(html.write(report, MADE).read_text())
     images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
     kinds, data = zip(*(image.split(";base64,") for image in images), strict=True)
     assert kinds == (*["data:image/svg+xml"] * 3, "data:image/png")
@@ -136,7 +137,7 @@ def test_a_figure_that_cannot_be_told_stays_a_bitmap(report, change):
     else:
         notebook.metadata["papermill"]["start_time"] = "2999-01-01T00:00:00+00:00"
     nbformat.write(notebook, report.folder / "notebook.ipynb")
-    text = html.write(report).read_text()
+    text = html.write(report, MADE).read_text()
     assert text.count("data:image/png") == (3 if change == "one is missing" else 4)
     assert text.count("data:image/svg+xml") == (1 if change == "one is missing" else 0)
 
@@ -149,12 +150,13 @@ def test_every_run_is_named_with_what_it_came_from(report):
     assert sorted(table["seed"]) == [0, 1]
     assert sorted(table["commit"] + " " + table["clean"]) == ["c0ffee0 yes", "c0ffee1 no"]
     assert set(table["sources"]) == {"A & B (1), C (3)"}
-    text = html.write(report).read_text()
+    text = html.write(report, MADE).read_text()
     for run in found:
         assert files.sha256(report.experiment_folder / run.run_id / "predictions.csv") in text
         assert run.run_id in text
     assert "A &amp; B (1)" in text and "A & B" not in text
     assert report.digest() in text
+    assert all(text.count(f"<td>{word}</td>") == 1 for word in ("c0ffee", "as typed", STARTED))
 
 
 def test_smoke_runs_are_called_so(report):
@@ -175,16 +177,16 @@ def test_a_trial_has_no_runs_and_a_recipe_those_it_names(report, tmp_path):
     ):
         config.folder.mkdir(parents=True)
         nbformat.write(executed([nbformat.v4.new_markdown_cell("# x")]), config.folder / "notebook.ipynb")
-        text = html.write(config).read_text()
-        assert ("No trained run" in text) == (config.step == "11_audit_trial")
+        text = html.write(config, MADE).read_text()
+        assert ("<p>No run:" in text) == (config.step == "11_audit_trial")
         assert all((run.run_id in text) == (config.step == "12_recipe") for run in found)
 
 
 def test_what_is_no_report_has_no_page(report, tmp_path):
     """Steps that may show patients are refused, and a step that was not run."""
     with pytest.raises(DataError, match="01_xray_dataset"):
-        html.write(DataConfig(out=str(tmp_path)))
+        html.write(DataConfig(out=str(tmp_path)), MADE)
     (report.folder / "notebook.ipynb").unlink()
     with pytest.raises(DataError, match="run the step first"):
-        html.write(report)
+        html.write(report, MADE)
     assert not list(tmp_path.rglob("report.html"))

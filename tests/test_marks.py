@@ -1,4 +1,4 @@
-"""Burned-in marks: found where letters are, and nothing else is taken for one."""
+"""Burned-in marks: found where letters are."""
 
 import numpy as np
 import pandas as pd

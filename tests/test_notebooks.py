@@ -265,8 +265,15 @@ def test_data_are_audited_before_any_network_is_trained(tmp_path):
     assert main(["audit", path, "-p", "smoke", "true", "--out", str(tmp_path)]) in (0, 4)
     verdicts = checks.read(folder / "08_audit" / "checks.csv")
     assert set(verdicts["check"]) == set(checks.CHECKS) and set(verdicts["subject"]) == {"data"}
-    untold = verdicts[verdicts["reason"] == "no network was trained"]
-    assert {"robustness", "gain over the best baseline", "loss to equalised"} <= set(untold["check"])
+    untold = verdicts[verdicts["reason"] == "no network is audited"]
+    wanted = {
+        "robustness",
+        "gain over the best baseline",
+        "loss to equalised",
+        "within source",
+        "external source",
+    }
+    assert wanted <= set(untold["check"]) and "not done" not in set(verdicts["reason"])
     told = verdicts.set_index("check").loc[["patient", "border strip", "burned-in marks"], "value"]
     assert told.notna().all() and not (folder / "06_report").exists()
 

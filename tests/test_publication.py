@@ -90,3 +90,21 @@ def test_a_smoke_run_is_refused(experiment):
     pd.read_csv(path).assign(smoke=True).to_csv(path, index=False)
     with pytest.raises(DataError, match="smoke"):
         published(experiment)
+
+
+def test_an_audit_is_published_alone_only_where_no_network_is_in_it(tmp_path):
+    """With the baselines it rests on; with a network, whose report is missing, nothing goes out."""
+    folder = tmp_path / "runs" / "data"
+    baseline, audit = folder / "02_ct_dataset" / "baseline-mean-std", folder / "08_audit"
+    for path in (baseline, audit):
+        path.mkdir(parents=True)
+    (baseline / "predictions.csv").write_text("image_id\na\n")
+    listed = pd.DataFrame({"run_id": ["baseline-mean-std"], "smoke": False})
+    listed.to_csv(audit / "runs.csv", index=False)
+    written = publish(folder, tmp_path / "data")
+    assert [path.name for path in written] == ["predictions.csv", "runs.csv"]
+    with_network = pd.concat([listed, listed.assign(run_id="ResNet18-seed0-0")])
+    with_network.to_csv(audit / "runs.csv", index=False)
+    with pytest.raises(DataError, match=r"06_report/results\.csv is missing"):
+        publish(folder, tmp_path / "data")
+    assert len(list((tmp_path / "data").rglob("*.csv"))) == 2

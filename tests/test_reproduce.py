@@ -132,7 +132,7 @@ def counting_notebooks(tmp_path, monkeypatch):
         nbformat.write(notebook, folder / f"{step}.ipynb")
     monkeypatch.setattr(reproduce, "NOTEBOOKS", folder)
     # These steps leave no runs for a page to be made of.
-    monkeypatch.setattr(reproduce.html, "write", lambda config: (config.folder / "report.html").touch())
+    monkeypatch.setattr(reproduce.html, "write", lambda config, made: (config.folder / "report.html").touch())
     return folder
 
 
@@ -180,7 +180,7 @@ def test_two_runners_do_not_share_a_folder(params, counting_notebooks, tmp_path)
 
 
 def test_figures_of_an_earlier_call_do_not_stay(params, counting_notebooks, tmp_path):
-    """A figure that the notebook did not make this time is removed once it ended; tables and folders stay."""
+    """A figure that the notebook did not make this time is removed once it ended; all else stays."""
     out = tmp_path / "out"
     (counting_notebooks / "stop-06_report").touch()
     folder = experiments.plan(params, {}, str(out))[-1].folder
@@ -188,11 +188,15 @@ def test_figures_of_an_earlier_call_do_not_stay(params, counting_notebooks, tmp_
     for name in ("old.svg", "old.csv"):
         (folder / name).write_text("old")
         os.utime(folder / name, (1, 1))
+    (folder / "kept").mkdir()
+    (folder / "new.svg").write_text("new")
+    os.utime(folder / "new.svg", (2**32, 2**32))
     assert main(["reproduce", str(params), "--out", str(out)]) == 1
     assert (folder / "old.svg").exists()
     (counting_notebooks / "stop-06_report").unlink()
     reproduce.run(params, {}, str(out))
-    assert not (folder / "old.svg").exists() and (folder / "old.csv").exists()
+    assert not (folder / "old.svg").exists()
+    assert all((folder / name).exists() for name in ("old.csv", "new.svg", "kept"))
 
 
 def test_lost_output_is_made_again(params, counting_notebooks, tmp_path):

@@ -129,6 +129,10 @@ def marked(table: pd.DataFrame, positive: str, draws: int, seed: int) -> dict:
         positive: As `baselines`.
         draws: As `baselines`.
         seed: As `baselines`.
+    Returns:
+        The row of `checks.judge`.
+    Raises:
+        DataError: Images of one class only.
     """
     return judge(CHECKS["burned-in marks"], "data", _areas({"": table}, positive, draws, seed)[""].metric)
 

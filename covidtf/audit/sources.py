@@ -130,8 +130,10 @@ def of_networks(
         draws: As `told_apart`.
         seed: As `told_apart`.
     Returns:
-        Rows of `checks.judge`; what no network can be asked is one row of "data".
+        Rows of `checks.judge`; what no network can be asked is one row of "data". None without networks.
     """
+    if not tables:
+        return []
     rows, known = [], set(known)
     for name, table in tables.items():
         parts = _by_source(table, positive, draws, seed)

@@ -15,7 +15,8 @@ from covidtf.files import progress, read_json, write_csv, write_json
 from covidtf.metrics import intervals
 from covidtf.phantom import planted
 
-# Stated before any result: which checks must fail, at least one of them, where a shortcut was planted.
+# Which checks must fail, at least one of them, where a shortcut was planted: stated before any result, but
+# for `burned-in marks`, a check that the second trial called for.
 EXPECTED: dict[str, tuple[str, ...]] = {
     CLEAN: (),
     "scanner style": (
