@@ -124,7 +124,7 @@ def detected(rates: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Planted": rows["condition"],
-            "Must fail (one at least)": rows["condition"].map(own.agg(", ".join)),
+            "Must fail (one at least)": rows["condition"].map(own.agg("; ".join)),
             "Sets": rows["seeds"],
             "Found": rows["failed"],
             "Share found (95 % CI)": _shares(rows),

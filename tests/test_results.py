@@ -215,10 +215,14 @@ def test_what_readme_says_of_use_holds():
     assert len(points) == 4 and (points["sensitivity"] < 0.95).sum() == 3
     assert set(points["val_positive_patients"]) == {5}
     values = rays["predictive_values"]
-    assert values.loc[(values["prevalence"] == 0.01) & ~values["baseline"], "ppv"].max() < 0.07
+    rare = values[values["prevalence"] == 0.01]
+    assert rare.loc[~rare["baseline"], "ppv"].max() < 0.07
+    assert rare.loc[~rare["baseline"], "ppv_high"].max().round(2) == 0.1
+    assert (rare.loc[rare["network"].str.startswith("file"), "ppv"].round(2) == 0.1).all()
     scaled = rays["calibration"][~rays["calibration"]["baseline"]].set_index("scores")
     beyond = scaled["ece"] > scaled["if_calibrated_95"]
     assert beyond["as they come"].all() and beyond["scaled"].sum() == 3
+    assert len(scaled) == 8 and (scaled["slope_high"] < 1).all()
     over = slices["differences"][slices["differences"]["kind"] == "over the best baseline"]
     assert over["p_holm"].min() > 0.1
     split = over.loc[over["part"] == "split", "p_holm"]
@@ -393,7 +397,14 @@ def ablation_rows(experiment, metric="auroc", part="split"):
 
 def test_what_readme_says_of_the_ablation_on_phantoms_holds():
     """Full gains without and with 20 % of noise, learned weights by slice too; the single parts do not."""
-    rows = ablation_rows("phantom-ct-ablation").set_index(["level", "method", "label_noise"])["gain_is"]
+    table = ablation_rows("phantom-ct-ablation")
+    networks = table[table["beats"].notna()]
+    assert len(networks) == 30 and (networks["beats"] == "no").all()
+    assert set(networks["best_baseline"]) == {"intensity histogram (no network)"}
+    worst = networks[(networks["level"] == "case") & (networks["label_noise"] == 0.2)]
+    assert len(worst) == 5 and (worst["over_baseline_high"] < 0).all()
+    rows = table.set_index(["level", "method", "label_noise"])["gain_is"]
+    assert rows["case", "class-balanced", 0.1] == "above 0"
     assert len(rows) == 30
     learned = "deep supervision, learned weights"
     for noise, told in ((0.0, "above 0"), (0.1, "not told from 0"), (0.2, "above 0")):

@@ -145,7 +145,7 @@ def test_rates_are_counted_by_seed():
     assert order[0] == "mean and std" and order[-2:] == [trials.EXPECTED_ONES, trials.ANY]
     found = report.detected(rates.reset_index())
     assert found.to_numpy().tolist() == [
-        ["border", "border strip, border only, retrained", 4, 3, "0.75 (0.19 to 0.99)"]
+        ["border", "border strip; border only, retrained", 4, 3, "0.75 (0.19 to 0.99)"]
     ]
     alarms = report.false_alarms(rates.reset_index()).set_index("Check")
     assert alarms.index.tolist() == ["mean and std", "border strip", trials.ANY]

@@ -16,7 +16,8 @@ def features(images: np.ndarray) -> np.ndarray:
     The opening, the largest grey value that holds over a whole square of 2 k + 1 px somewhere around, k being
     a hundredth of the image's side and at least 1, takes away whatever is narrower than that square: strokes
     of letters, and also wires, clips, noise and the edges of ribs. A stroke along the image's edge counts
-    as twice as wide, because the image is mirrored there. Dark marks are seen only by what they cover.
+    as twice as wide, because the image is mirrored there. Solid dark marks go unseen, but for what they
+    cover; between dark letters there is bright ground that is seen.
 
     Args:
         images: uint8, shape `(n, size, size, channels)`, size at least 16; channels are averaged. A memory

@@ -118,7 +118,7 @@ def rates(rows: pd.DataFrame) -> pd.DataFrame:
 
 def expected() -> pd.DataFrame:
     """What is planted, and the checks of which one must fail, as a table: condition, expected."""
-    rows = [{"condition": name, "expected": ", ".join(checks) or "none"} for name, checks in EXPECTED.items()]
+    rows = [{"condition": name, "expected": "; ".join(checks) or "none"} for name, checks in EXPECTED.items()]
     return pd.DataFrame(rows)
 
 
