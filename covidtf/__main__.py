@@ -116,6 +116,8 @@ def _reproduce(options: argparse.Namespace) -> int:
     reports = [config for config in configs if isinstance(config, ReportConfig | AblationConfig)]
     if reports:
         print(report.summary_text(reports[-1].experiment_folder))
+    if configs and (page := configs[-1].folder / "report.html").is_file():
+        print(f"The last notebook's page: {page}")
     return 0 if configs else 1
 
 

@@ -277,6 +277,8 @@ def test_what_readme_says_of_the_data_of_covid_ct_holds():
         checks.read(RESULTS / name / "08_audit" / "checks.csv").set_index(["check", "part", "subject"])
         for name in ("covid-ct-data", "covid-ct")
     )
+    inner = beside.xs("within source", level="check")
+    assert len(inner) == 18 and (inner["verdict"] == "passed").all()
     columns = ["value", "low", "high", "n", "patients", "verdict"]
     common = [key for key in alone.index if key in beside.index and beside.loc[key, "n"]]
     assert len(common) == 12
