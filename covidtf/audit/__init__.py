@@ -1,1 +1,1 @@
-"""The audit: checks that can say no, each with its number, its interval and a threshold fixed beforehand."""
+"""The audit: checks that can say no, each with its number, its interval and a stated threshold."""

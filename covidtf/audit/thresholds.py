@@ -116,7 +116,7 @@ _GROUPS: dict[str, tuple[tuple[str, str, float, str, str], ...]] = {
             TRIVIAL,
             "below",
             "Letters carry no disease; wires and clips, which are as sharp, follow the ward, and who lies "
-            "there follows the disease, so the limit is that of the others. Dark or thick marks go unseen.",
+            "there follows the disease, so the limit is that of the others. Wide or grey ones go unseen.",
         ),
     ),
     "controls, tested only": (

@@ -8,7 +8,7 @@ from covidtf.settings import Config, at_least
 
 @dataclass(frozen=True, kw_only=True)
 class AuditConfig(Config):
-    """Notebook 08: a data set and the networks trained on it, checked against thresholds fixed beforehand.
+    """Notebook 08: a data set and the networks trained on it, checked against stated thresholds.
 
     Args:
         run_ids: As in `ReportConfig`.
