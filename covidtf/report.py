@@ -16,7 +16,9 @@ from covidtf.tables import (
     detected,
     evidence,
     false_alarms,
+    group_names,
     markdown,
+    per_class,
     readable,
     recipe,
     transfer,
@@ -28,7 +30,9 @@ __all__ = [
     "detected",
     "evidence",
     "false_alarms",
+    "group_names",
     "markdown",
+    "per_class",
     "readable",
     "recipe",
     "summary_text",
@@ -65,7 +69,8 @@ def update_documents(check: bool = False) -> list[Path]:
     """Fill every `<!-- from: KEY -->...<!-- end -->` of the documents from the files under results/.
 
     Keys: `results EXPERIMENT`, `within SOURCE of EXPERIMENT`, `transfer EXPERIMENT`,
-    `ablation EXPERIMENT METRIC LEVEL`, `beside-published EXPERIMENT`, `recipe EXPERIMENT probe|networks`,
+    `ablation EXPERIMENT METRIC LEVEL`, `classes EXPERIMENT LEVEL PART` (with _ for spaces),
+    `beside-published EXPERIMENT`, `recipe EXPERIMENT probe|networks`,
     `verdicts EXPERIMENT` (also with `data`, those of no network), `verdict-counts EXPERIMENT`,
     `trial EXPERIMENT detected|false-alarms`, `evidence EXPERIMENT`, `csv PATH`, `benchmarks`,
     `benchmark NAME`, `benchmark START*` (the largest of several), `shipped NETWORK-NAME METRIC`,
@@ -128,6 +133,11 @@ def _transfer(experiment: str) -> str:
 def _ablation(experiment: str, metric: str, level: str) -> str:
     table = _read(RESULTS / experiment / "10_ablation" / "ablation.csv")
     return f"\n{markdown(ablation(table, metric, level))}\n"
+
+
+def _per_class(experiment: str, level: str, part: str) -> str:
+    table = _read(RESULTS / experiment / "10_ablation" / "classes.csv")
+    return f"\n{markdown(per_class(table, level, part.replace('_', ' ')))}\n"
 
 
 def _recipe(experiment: str, name: str) -> str:
@@ -213,6 +223,7 @@ _KEYS: dict[str, Callable[..., str]] = {
     "beside-published": _beside_published,
     "transfer": _transfer,
     "ablation": _ablation,
+    "classes": _per_class,
     "recipe": _recipe,
     "evidence": _evidence,
     "verdicts": _verdicts,

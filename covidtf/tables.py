@@ -9,6 +9,13 @@ from covidtf.metrics import evaluation
 from covidtf.metrics.ablation import NAMES
 from covidtf.metrics.grouping import BY
 
+_OF_CLASS = {
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "ppv": "PPV",
+    "f1": "F1",
+    "auroc": "AUROC",
+}
 _AT_THRESHOLD = ("sensitivity", "specificity")
 
 
@@ -94,6 +101,46 @@ def ablation(table: pd.DataFrame, metric: str, level: str) -> pd.DataFrame:
     if "over_baseline" in rows:
         result["Over best baseline (95 % CI)"] = _over_baseline(rows)
     return pd.DataFrame(result).reset_index(drop=True)
+
+
+def per_class(table: pd.DataFrame, level: str, part: str = "") -> pd.DataFrame:
+    """Rows of `metrics.per_class.table` of one level, each number with its interval in one cell.
+
+    Args:
+        table: As it is or read back from its CSV.
+        level: "slice" or "case".
+        part: Of `metrics.judged.part`; "" takes all.
+    Returns:
+        Columns Part (if it is not given), Method, settings as of `ablation`, Seeds, Class, Slices or Cases
+        (patients), and the metrics of `metrics.tallies` with 95 % CI.
+    Raises:
+        DataError: If there is no such row.
+    """
+    rows = table[(table["level"] == level) & (table["part"].isin([part]) if part else True)]
+    if rows.empty:
+        found = sorted(set(zip(table["part"], table["level"], strict=True)))
+        raise DataError(f"classes: rows of {(part, level)} were wanted. Received: {found}")
+    result = {} if part else {"Part": rows["part"]}
+    result |= {"Method": rows["method"]} | _settings(rows) | {"Seeds": rows["seeds"], "Class": rows["class"]}
+    result[f"{level.capitalize()}s (patients)"] = counts(rows)
+    for metric, name in _OF_CLASS.items():
+        result[f"{name} (95 % CI)"] = cells(rows, metric)
+    return pd.DataFrame(result).reset_index(drop=True)
+
+
+def group_names(table: pd.DataFrame) -> list[str]:
+    """What to call the rows of a comparison: the method, and of the settings those in which rows differ.
+
+    >>> rows = {"method": ["full", "full"], "loss": "x", "beta": 0.9, "start": "s", "label_noise": 0}
+    >>> group_names(pd.DataFrame(rows | {"fusion": ["main", "mean"], "seeds": 1}))
+    ['full, fusion main', 'full, fusion mean']
+    """
+    columns = [
+        [f"{heading.lower()} {word}" if word else "" for word in words]
+        for heading, words in _settings(table).items()
+    ]
+    parts = zip(table["method"], *columns, strict=True)
+    return [", ".join(filter(None, words)) for words in parts]
 
 
 def recipe(table: pd.DataFrame) -> pd.DataFrame:

@@ -253,14 +253,26 @@ def test_seeds_are_compared_within_one_network():
     assert rows[0]["value"] >= 0
 
 
-def test_robustness_is_the_change_that_costs_most():
-    """The reason names it."""
-    losses = {
-        name: {"loss": number(v, v - 0.01, v + 0.01), "auroc": number(0.9)}
-        for name, v in (("a", 0.0), ("b", 0.2))
-    }
+def changes(**losses: tuple[float, float, float]) -> dict[str, dict]:
+    """As `robustness.losses` gives them: value and interval of each change's loss."""
+    return {name: {"loss": number(*loss), "auroc": number(0.9)} for name, loss in losses.items()}
+
+
+def test_robustness_is_the_worst_change():
+    """The reason names it; of equal verdicts it is the one that costs most."""
+    losses = changes(a=(0.0, -0.01, 0.01), b=(0.2, 0.19, 0.21), c=(0.3, 0.05, 0.5))
     row = networks.robust(losses, "net", many(0.3), **OPTIONS)
-    assert (row["verdict"], row["reason"]) == ("failed", "largest of 2: b")
+    assert (row["verdict"], row["value"], row["reason"]) == ("failed", 0.2, "worst of 3: b")
+    row = networks.robust(changes(a=(0.0, 0.0, 0.0), b=(0.04, 0.03, 0.05)), "net", many(0.3), **OPTIONS)
+    assert (row["verdict"], row["value"]) == ("passed", 0.04)
+
+
+def test_robustness_passes_only_if_every_change_does():
+    """The largest loss is known well and passes; a smaller one is not."""
+    losses = changes(a=(0.05, 0.04, 0.06), b=(0.03, -0.1, 0.16))
+    row = networks.robust(losses, "net", many(0.3), **OPTIONS)
+    assert (row["verdict"], row["value"]) == ("cannot be told", 0.03)
+    assert row["reason"].endswith("worst of 2: b")
 
 
 def test_folds_are_listed_and_left_out():

@@ -131,6 +131,19 @@ def test_source_that_train_lacks_is_an_external_test():
     assert [row["verdict"] for row in rows if row["check"] == "fall within source"] == ["passed", "passed"]
 
 
+def test_one_source_cannot_be_looked_into():
+    """A perfect score over the only source says nothing about the source, unless train lacks it."""
+    sick = np.arange(200) % 2 == 0
+    table = predictions(np.where(sick, 0.9, 0.1), sick, source="a")
+    rows = {row["check"]: row for row in sources.of_networks({"net": table}, {"a"}, **OPTIONS)}
+    inner = rows["within source"]
+    assert (inner["verdict"], inner["subject"], inner["part"]) == ("cannot be told", "net", "a")
+    assert inner["reason"] == "all images are of this source" and np.isnan(inner["value"])
+    assert rows["fall within source"]["verdict"] == "cannot be told"
+    new = {row["check"]: row for row in sources.of_networks({"net": table}, {"b"}, **OPTIONS)}
+    assert (new["external source"]["verdict"], new["external source"]["n"]) == ("passed", 200)
+
+
 def test_val_is_judged_where_there_is_no_test():
     """As for CT data sets whose test is not at hand."""
     table = data()

@@ -110,6 +110,14 @@ def test_slope_cannot_be_told_of_separated_or_single_classes():
         assert found["slope"]["method"].startswith(f"cannot be told: {reason}")
 
 
+def test_slope_needs_three_patients_of_the_smaller_class():
+    """Ten patients in all are not enough where two of them have all the positive images."""
+    score, patient = np.linspace(0.1, 0.9, 12), np.r_[np.arange(10), 0, 1].astype(str)
+    positive = np.isin(patient, ["0", "1"])
+    found = calibration.slope_intercept(makers.predictions(score, positive, patient_id=patient))["slope"]
+    assert (found["value"], found["method"]) == (None, "cannot be told: 2 patients of a class")
+
+
 def test_saturated_scores_are_no_error():
     """Scores of exactly 0 and 1, some of them wrong, have a slope and a temperature."""
     score = np.r_[np.zeros(30), np.ones(30), np.full(20, 0.4)]

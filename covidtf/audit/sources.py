@@ -14,6 +14,7 @@ from covidtf.duplicates import duplicates, groups, links
 # From features, manifest and labels to scores of val and test, as `probe.scores`.
 Scores = Callable[[np.ndarray, pd.DataFrame, np.ndarray], pd.DataFrame]
 _NAMED = 6  # sites that a reason names
+_ONE = "all images are of this source"
 
 
 def judged_split(table: pd.DataFrame) -> str:
@@ -131,6 +132,7 @@ def of_networks(
         seed: As `told_apart`.
     Returns:
         Rows of `checks.judge`; what no network can be asked is one row of "data". None without networks.
+        Where all images are of one source, what is told within it cannot be told from what is told over all.
     """
     if not tables:
         return []
@@ -138,12 +140,12 @@ def of_networks(
     for name, table in tables.items():
         parts = _by_source(table, positive, draws, seed)
         whole = within(table, None, positive, draws, seed)
-        alone = "all images are of this source" if len(set(table["source"])) == 1 else ""
+        if len(set(table["source"])) == 1:
+            # Not to be told from the AUROC over all sources, so it would pass and say nothing of the source.
+            rows += [judge(CHECKS["within source"], name, None, _ONE, source) for source in parts]
+        else:
+            rows += _inside(name, whole, parts)
         for source, area in parts.items():
-            rows.append(judge(CHECKS["within source"], name, area.metric, alone, source))
-            if not alone:
-                fall = lost(whole, area)
-                rows.append(judge(CHECKS["fall within source"], name, fall, part=source, base=whole.metric))
             if source not in known:
                 rows.append(judge(CHECKS["external source"], name, area.metric, part=source))
     answered = {row["check"] for row in rows}
@@ -154,6 +156,15 @@ def of_networks(
     }
     others = [name for name in reasons if name not in answered]
     return rows + [judge(CHECKS[name], "data", None, reasons[name]) for name in others]
+
+
+def _inside(name: str, whole: Area, parts: Mapping[str, Area]) -> list[dict]:
+    rows = []
+    for source, area in parts.items():
+        fall = lost(whole, area)
+        rows.append(judge(CHECKS["within source"], name, area.metric, part=source))
+        rows.append(judge(CHECKS["fall within source"], name, fall, part=source, base=whole.metric))
+    return rows
 
 
 def _by_source(table: pd.DataFrame, positive: str, draws: int, seed: int) -> dict[str, Area]:

@@ -1,8 +1,9 @@
 """Figures of the CT system: several classes, weights of heads, and what each part of the method brings."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from textwrap import wrap
 
 import numpy as np
 import pandas as pd
@@ -50,6 +51,22 @@ def confusion(ax: Axes, result: dict) -> None:
     ax.set(xlabel=f"Called ({result['level']}s)", ylabel="Label")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
+
+
+def confusions(axes: Sequence[Axes], panels: Mapping[str, dict]) -> None:
+    """Confusion matrices of several methods side by side, each under its name; axes that are left go.
+
+    Args:
+        axes: At least one per panel, row by row, each 1.7 inches or more.
+        panels: Of `multiclass.over_seeds`, by name; counts are those of all seeds together.
+    """
+    for ax, (name, result) in zip(axes, panels.items(), strict=False):
+        confusion(ax, result)
+        of = f" of {result['seeds']} seeds" if result["seeds"] > 1 else ""
+        ax.set_title("\n".join(wrap(name, 24)), fontsize=8)
+        ax.set_xlabel(f"Called ({result['level']}s{of})")
+    for ax in axes[len(panels) :]:
+        ax.remove()
 
 
 def roc_classes(ax: Axes, curves: Mapping[str, pd.DataFrame], results: dict) -> None:

@@ -4,6 +4,7 @@ from importlib import resources
 from pathlib import Path
 
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
@@ -51,7 +52,9 @@ _METADATA = {
 
 
 def use() -> None:
-    """Set the style sheet for all figures made from here on."""
+    """Set the style sheet for all figures made from here on, and let tables be shown whole."""
+    # By default pandas cuts cells at 50 characters and tables at 60 rows, in a report for good.
+    pd.set_option("display.max_colwidth", None, "display.max_rows", 200)
     with resources.as_file(resources.files("covidtf.figures").joinpath("style.mplstyle")) as path:
         mpl.style.use(path)
 

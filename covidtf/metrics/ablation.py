@@ -71,17 +71,10 @@ def table(
     rows = []
     for count in sorted({run.config.get("folds", 0) for run in runs}):
         groups = grouped([run for run in runs if run.config.get("folds", 0) == count], by)
-        found = [_judged(group, levels) for group in groups]
+        found = [judged.of_group(group.runs, choose="case" in levels) for group in groups]
         first = {"part": judged.part(groups[0].runs[0])}
         rows += [first | row for level in levels for row in _rows(groups, found, level, draws, seed)]
     return pd.DataFrame(rows)
-
-
-def _judged(group: Group, levels: Sequence[str]) -> list[Judged]:
-    """Of each seed."""
-    if group.runs[0].config.get("folds", 0):
-        return judged.of_folds(group.runs)
-    return [judged.of_run(run, choose="case" in levels) for run in group.runs]
 
 
 def _rows(

@@ -123,8 +123,8 @@ def slope_intercept(predictions: pd.DataFrame, positive: str = "COVID-19") -> di
         positive: As `reliability`.
     Returns:
         `slope` and `intercept`, metrics with intervals by the variance that is robust to several images of
-        a patient; None with the reason where one class is absent, or where a threshold separates the classes
-        and the slope has no limit.
+        a patient; None with the reason where a class has fewer than three patients, or where a threshold
+        separates the classes and the slope has no limit.
     Raises:
         DataError: As `reliability`.
     Reference: Van Calster et al., BMC Medicine 2019, 17:230.
@@ -195,8 +195,9 @@ def _logit(predictions: pd.DataFrame, positive: str) -> _Array:
 def _why_not(is_positive: npt.NDArray[np.bool_], score: _Array, patient_id: pd.Series) -> str:
     if is_positive.all() or not is_positive.any():
         return "all images are of one class"
-    if patient_id.nunique() < intervals.FEWEST_PATIENTS:
-        return f"{patient_id.nunique()} patients"
+    smaller = min(patient_id[side].nunique() for side in (is_positive, ~is_positive))
+    if smaller < intervals.FEWEST_PATIENTS:
+        return f"{smaller} patients of a class"
     separated = score[is_positive].min() >= score[~is_positive].max()
     turned = score[is_positive].max() <= score[~is_positive].min()
     return "a threshold separates the classes" if separated or turned else ""

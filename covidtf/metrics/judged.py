@@ -67,6 +67,13 @@ def of_run(run: Run, choose: bool = True) -> Judged:
     return Judged([by_split["test"]], chosen["rule"], chosen["k"])
 
 
+def of_group(runs: Sequence[Run], choose: bool = True) -> list[Judged]:
+    """Of each seed of runs that differ in seed and fold alone, as `of_folds` or `of_run`."""
+    if runs[0].config.get("folds", 0):
+        return of_folds(runs)
+    return [of_run(run, choose) for run in runs]
+
+
 def of_folds(runs: Sequence[Run]) -> list[Judged]:
     """The tests of all folds of each seed, cases by the mean of their slices.
 

@@ -5,15 +5,20 @@ score, of equal ones the first column. A metric is a dict as in `metrics`. Patie
 its cases and slices; in COVID19-Diag a case is a patient, so there it is a bootstrap over cases as well.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from covidtf.files import DataError
 from covidtf.metrics import intervals
 from covidtf.metrics.intervals import Metric
-from covidtf.metrics.tallies import METRICS, Tally, check, draw, measure, tally
+from covidtf.metrics.tallies import METRICS, Tally, check, draw, measure, scores, tally
 
 NORMAL = ("Normal", "non-COVID")
+_OF_A_SEED = "it cannot be told of one of the seeds"
 _Array = npt.NDArray[np.float64]
 
 
@@ -43,10 +48,35 @@ def evaluate(predictions: pd.DataFrame, level: str = "slice", draws: int = 2000,
         DataError: If the table is not valid, has several splits, or at level "case" a case has several rows.
         ValueError: If `level` is none of the two.
     """
-    check(predictions, level)
-    counts = tally(predictions)
-    values, drawn = draw(counts, draws, seed)
-    confusion = counts.confusion.sum(axis=0)
+    result = over_seeds([predictions], level, draws, seed)
+    return {name: value for name, value in result.items() if name != "seeds"}
+
+
+def over_seeds(
+    tables: Sequence[pd.DataFrame], level: str = "slice", draws: int = 2000, seed: int = 0
+) -> dict:
+    """Judge several scores of the same rows, such as those of several seeds, as one.
+
+    Each metric is the mean over the tables, and its interval that of this mean in the same draws of patients;
+    it says how far other patients would move it, not other seeds.
+
+    Args:
+        tables: Each as of `evaluate`, of the same rows in any order.
+        level: As `evaluate`.
+        draws: As `evaluate`.
+        seed: As `evaluate`.
+    Returns:
+        As `evaluate`, with `seeds` (number of tables), over which `confusion` is the sum.
+    Raises:
+        DataError: As `evaluate`; or no table, or tables of other rows or classes.
+    """
+    _same_rows(tables, level)
+    tallies = [tally(table) for table in tables]
+    drawn_of = [draw(counts, draws, seed) for counts in tallies]
+    values, drawn = (np.mean([one[place] for one in drawn_of], axis=0) for place in (0, 1))
+    confusion = np.sum([counts.confusion.sum(axis=0) for counts in tallies], axis=0)
+    counts = replace(tallies[0], confusion=np.mean([one.confusion for one in tallies], axis=0))
+    predictions = tables[0]
     per_class = {
         name: _of_class(counts, index, values[:, index], drawn[:, :, index])
         for index, name in enumerate(counts.classes)
@@ -55,6 +85,7 @@ def evaluate(predictions: pd.DataFrame, level: str = "slice", draws: int = 2000,
     return {
         "level": level,
         "split": str(predictions["split"].iloc[0]),
+        "seeds": len(tables),
         "classes": list(counts.classes),
         "positive": _positive(counts.classes),
         "n": len(predictions),
@@ -111,6 +142,22 @@ def overall_draws(
     return {name: (float(values[place, -1]), drawn[:, place, -1]) for name, place in places.items()}
 
 
+def _same_rows(tables: Sequence[pd.DataFrame], level: str) -> None:
+    if not tables:
+        raise DataError("predictions: at least one table was wanted. Received: none")
+    for table in tables:
+        check(table, level)
+    same_rows = ["image_id", "patient_id", "case_id", "split", "label"]
+    first, *others = (table[same_rows].sort_values("image_id", ignore_index=True) for table in tables)
+    classes = list(scores(tables[0]))
+    for number, other in enumerate(others, 1):
+        if not other.equals(first) or list(scores(tables[number])) != classes:
+            raise DataError(
+                f"predictions: the {len(first)} rows of the first table, with its classes, were wanted. "
+                f"Received: others ({len(other)}) in table {number}"
+            )
+
+
 def _of_class(counts: Tally, index: int, values: _Array, drawn: _Array) -> dict[str, Metric]:
     per_patient = counts.confusion
     members = per_patient[:, index].sum(axis=1)
@@ -119,9 +166,10 @@ def _of_class(counts: Tally, index: int, values: _Array, drawn: _Array) -> dict[
     of = {"sensitivity": members, "specificity": total - members, "ppv": called, "f1": total, "auroc": total}
     found = {}
     for place, (name, rows) in enumerate(of.items()):
-        n, patients = int(rows.sum()), _patients(rows)
+        # The number of rows called so is a mean over seeds.
+        n, patients = round(rows.sum()), _patients(rows)
         if np.isnan(values[place]):
-            found[name] = intervals.untold(_reason(counts, name, index), n, patients)
+            found[name] = intervals.untold(_reason(counts, name, index) or _OF_A_SEED, n, patients)
         else:
             least = {"f1": smaller[0], "auroc": min(smaller)}.get(name, patients)
             found[name] = intervals.metric(values[place], drawn[:, place], n, patients, least)
@@ -130,10 +178,11 @@ def _of_class(counts: Tally, index: int, values: _Array, drawn: _Array) -> dict[
 
 def _macro(counts: Tally, name: str, value: float, values: _Array) -> Metric:
     per_patient = counts.confusion
-    n, patients = int(per_patient.sum()), len(counts.patients)
+    n, patients = round(per_patient.sum()), len(counts.patients)
     if np.isnan(value):
-        reasons = [_reason(counts, name, index) for index in range(len(counts.classes))]
-        return intervals.untold("; ".join(dict.fromkeys(filter(None, reasons))), n, patients)
+        reasons = dict.fromkeys(_reason(counts, name, index) for index in range(len(counts.classes)))
+        told = [reason for reason in reasons if reason]
+        return intervals.untold("; ".join(told) or _OF_A_SEED, n, patients)
     smaller = min(_patients(members) for members in per_patient.sum(axis=2).T)
     return intervals.metric(value, values, n, patients, smaller)
 
