@@ -65,6 +65,13 @@ def _add_experiment(parser: argparse.ArgumentParser) -> None:
         metavar=("NAME", "VALUE"),
         help="set it in each step that has it; may be repeated",
     )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="STEP",
+        help="run these steps alone, such as 06_report, on what the others left behind",
+    )
     parser.add_argument("--out", help="working folder (default: runs)")
 
 
@@ -128,7 +135,11 @@ def _audit(options: argparse.Namespace) -> int:
     configs = _run(options)
     if not configs:
         return 1
-    folder = next(config.folder for config in configs if isinstance(config, AuditConfig))
+    audits = [config for config in configs if isinstance(config, AuditConfig)]
+    if not audits:
+        # Only other steps were asked for.
+        return 0
+    folder = audits[0].folder
     verdicts = checks.read(folder / "checks.csv")
     print(f"\n{markdown(checks.readable(verdicts))}\n\n{checks.words(verdicts)}")
     print(f"Tables, figures and the executed notebook: {folder}")
@@ -145,7 +156,7 @@ def _run(options: argparse.Namespace) -> list[Config]:
 
     out = str(Path(options.out).resolve()) if options.out else None
     try:
-        return reproduce.run(options.params, dict(options.p), out, options.last)
+        return reproduce.run(options.params, dict(options.p), out, options.last, options.only)
     except PapermillExecutionError as error:
         print(
             f"covidtf: {error.ename}: {error.evalue}\n(see notebook.failed.ipynb in the folder above)",

@@ -170,22 +170,28 @@ def _fill_report(configs: list[Config]) -> list[Config]:
 
 
 def _runs(configs: list[Config], report: Config) -> str:
-    """Run folders of the report's experiment, separated by spaces, those of baselines last."""
+    """Run folders of the report's experiment, separated by spaces, those of baselines last.
+
+    Audit and heat maps are of the data set's own split, so runs of folds are nothing to them.
+    """
     own = [config for config in configs if config.experiment == report.experiment]
+    folds = not isinstance(report, AuditConfig | HeatMapConfig)
     trained = [
         config.run_id
         for config in own
-        if isinstance(config, TrainConfig) and config.data != SourceConfig.step
+        if isinstance(config, TrainConfig)
+        and config.data != SourceConfig.step
+        and (folds or not getattr(config, "folds", 0))
     ]
-    trained += [baseline for config in own for baseline in _baselines(config)]
+    trained += [baseline for config in own for baseline in _baselines(config, folds)]
     return " ".join(dict.fromkeys(trained))
 
 
-def _baselines(config: Config) -> list[str]:
-    """Run folders that a data step makes, below the experiment's."""
+def _baselines(config: Config, folds: bool) -> list[str]:
+    """Run folders that a data step makes, below the experiment's; those of folds if they are wanted."""
     if not isinstance(config, DataConfig | CTConfig):
         return []
-    parts = ["", *(f"-fold{index}" for index in range(getattr(config, "folds", 0)))]
+    parts = ["", *(f"-fold{index}" for index in range(folds * getattr(config, "folds", 0)))]
     return [f"{config.step}/baseline-{slug}{part}" for part in parts for slug in BASELINES]
 
 

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,50 +25,95 @@ from covidtf.config import (
     TrainConfig,
 )
 from covidtf.experiments import plan, shown
-from covidtf.files import locked, read_json, write_json
+from covidtf.files import DataError, locked, read_json, write_json
 from covidtf.weights import places
 
 NOTEBOOKS = ROOT / "notebooks"
 FIGURES = (".svg", ".pdf", ".png")
+# No hash is like it, so that a step with this key is never taken for one that is up to date.
+_UNKNOWN = "not known"
 
 
 def run(
-    params: Path, overrides: dict[str, str], out: str | None = None, last: str | None = None
+    params: Path,
+    overrides: dict[str, str],
+    out: str | None = None,
+    last: str | None = None,
+    only: Sequence[str] = (),
 ) -> list[Config]:
     """Run or skip every step of an experiment; after a crash it goes on with the step that crashed.
 
+    Args:
+        params: As `plan`.
+        overrides: As `plan`.
+        out: As `plan`.
+        last: As `plan`.
+        only: Steps to run, whether or not anything changed, on what the others left behind as it lies there.
+            A later call without it runs them again, because what they read may not be of this code.
     Returns:
-        The settings of all steps, in order.
+        The settings of the steps that were run or skipped, in order.
     Raises:
-        DataError, ValueError: As `plan`.
+        DataError, ValueError: As `plan`; or a step of `only` is not in the plan, or lacks what it reads.
         papermill.PapermillExecutionError: A notebook failed; its copy so far is `notebook.failed.ipynb`.
     """
     configs = plan(params, overrides, out, last)
-    os.environ["COVIDTF_COMMAND"] = _command(params, overrides, "audit" if last else "reproduce")
-    for config in configs:
+    chosen = _chosen(params, configs, only) if only else configs
+    os.environ["COVIDTF_COMMAND"] = _command(params, overrides, "audit" if last else "reproduce", only)
+    for config in chosen:
         if _reads_public(config):
             # Raises before a folder is made.
             _ = config.source_folder
     with contextlib.ExitStack() as held:
-        for folder in dict.fromkeys(config.experiment_folder for config in configs):
+        for folder in dict.fromkeys(config.experiment_folder for config in chosen):
             held.enter_context(locked(folder, "running an experiment"))
-        _run_steps(configs)
-    return configs
+        if only:
+            for config in chosen:
+                print(f"only {config.step} -> {_place(config)}", flush=True)
+                _execute(config, _UNKNOWN)
+        else:
+            _run_steps(configs)
+    return chosen
+
+
+def _chosen(params: Path, configs: list[Config], only: Sequence[str]) -> list[Config]:
+    """The steps of these names, once all that they read is there."""
+    known = list(dict.fromkeys(config.step for config in configs))
+    unknown = sorted(set(only) - set(known))
+    if unknown:
+        raise ValueError(f"{params}: steps to run must be some of {known}. Received: {unknown}")
+    for place, config in enumerate(configs):
+        earlier = [other for other in configs[:place] if config.step in only and other.step not in only]
+        for other in earlier:
+            if _needs(config, other) and not (other.folder / "step.json").is_file():
+                raise DataError(
+                    f"{_place(other)}: {config.step} reads it, and it is not there or not finished. "
+                    f"Run {params} without --only"
+                )
+    return [config for config in configs if config.step in only]
+
+
+def _needs(config: Config, earlier: Config) -> bool:
+    if earlier.step not in config.reads or earlier.experiment != config.experiment:
+        return False
+    named = getattr(config, "run_ids", "*")
+    return named == "*" or not isinstance(earlier, TrainConfig) or earlier.run_id in named.split()
 
 
 def _run_steps(configs: list[Config]) -> None:
     keys: dict[Path, tuple[str, str]] = {}
     for number, config in enumerate(configs, start=1):
         key = _key(config, [value for step, value in keys.values() if step in config.reads])
-        inside = config.folder.is_relative_to(ROOT)
-        place = shown(config.folder) if inside else config.folder
-        label = f"[{number}/{len(configs)}] {config.step} -> {place}"
+        label = f"[{number}/{len(configs)}] {config.step} -> {_place(config)}"
         if _is_done(config.folder, key):
             print(f"{label}: nothing changed, skipped", flush=True)
         else:
             print(label, flush=True)
             _execute(config, key)
         keys[config.folder] = (config.step, key)
+
+
+def _place(config: Config) -> str | Path:
+    return shown(config.folder) if config.folder.is_relative_to(ROOT) else config.folder
 
 
 def _execute(config: Config, key: str) -> None:
@@ -157,8 +202,9 @@ def _stamps(folder: Path) -> Iterator[tuple[str, int, int]]:
                 yield str(Path(top, name).relative_to(folder)), status.st_size, status.st_mtime_ns
 
 
-def _command(params: Path, overrides: dict[str, str], command: str) -> str:
+def _command(params: Path, overrides: dict[str, str], command: str, only: Sequence[str]) -> str:
     words = ["python", "-m", "covidtf", command, shown(params.resolve())]
     for name, text in overrides.items():
         words += ["-p", name, text if name not in ("out", "data_folder") else "..."]
+    words += ["--only", *only] if only else []
     return shlex.join(words)

@@ -155,6 +155,42 @@ def test_unchanged_steps_are_skipped_and_a_crash_is_continued(params, counting_n
     assert log.read_text().split()[5:] == ["03_augmentation", "ResNet18", "SqueezeNet1_0", "06_report"]
 
 
+def test_one_step_runs_alone_on_what_lies_there(params, counting_notebooks, tmp_path, capsys):
+    """`--only` runs it whatever changed, says so in the command, and leaves it to be run again later."""
+    out, log = str(tmp_path / "out"), counting_notebooks / "log"
+    assert main(["reproduce", str(params), "--out", out, "--only", "06_report"]) == 1
+    said = capsys.readouterr().err
+    assert "01_xray_dataset: 06_report reads it, and it is not there or not finished" in said
+    assert not (tmp_path / "out").exists()
+    assert main(["reproduce", str(params), "--out", out, "--only", "07_heat_maps"]) == 1
+    assert "steps to run must be some of ['01_xray_dataset'," in capsys.readouterr().err
+    reproduce.run(params, {}, out)
+    reproduce.run(params, {}, out, only=["06_report"])
+    assert log.read_text().split()[4:] == ["06_report", "06_report"]
+    assert os.environ["COVIDTF_COMMAND"].endswith("tiny.yaml --only 06_report")
+    reproduce.run(params, {}, out)
+    assert log.read_text().split()[6:] == ["06_report"]
+
+
+def test_audit_and_heat_maps_are_of_the_split(tmp_path):
+    """The plan names no run and no baseline of a fold for them; a comparison gets both."""
+    steps = [
+        {"02_ct_dataset": {"dataset": "phantom", "folds": 3}},
+        {"05_deep_supervision": {"seed": [0, 1]}},
+        {"05_deep_supervision": {"folds": 3, "fold": [0, 1, 2]}},
+        "07_heat_maps",
+        "10_ablation",
+    ]
+    path = tmp_path / "slices.yaml"
+    path.write_text(yaml.safe_dump({"experiment": "slices", "steps": steps}))
+    _, *runs, maps, comparison, audit = experiments.plan(path, {}, last="08_audit")
+    own, folds = ([run.run_id for run in runs if bool(run.folds) is cut] for cut in (False, True))
+    assert maps.run_ids == audit.run_ids
+    assert audit.run_ids.split()[:2] == own and len(audit.run_ids.split()) == 2 + len(BASELINES)
+    assert set(folds) < set(comparison.run_ids.split())
+    assert len(comparison.run_ids.split()) == 5 + 4 * len(BASELINES)
+
+
 def test_absent_data_or_experiment_is_said_before_a_folder_is_made(tmp_path, monkeypatch, capsys):
     """Without public images, or with a wrong path, the error says what was wanted; nothing is left."""
     monkeypatch.delenv("COVIDTF_DATA", raising=False)
