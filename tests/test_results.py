@@ -96,6 +96,46 @@ def test_an_ablation_follows_from_its_scores(folder):
         assert row["value"] == pytest.approx(np.mean(found), abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    "folder",
+    [path for path in ABLATIONS if (path / "confusion.csv").is_file()],
+    ids=lambda path: path.parent.name,
+)
+def test_confusion_matrices_follow_from_the_scores(folder):
+    """Counts of every group and its sensitivities come out of the scores of its runs, by slice."""
+    names = ("confusion", "classes", "runs", "scores")
+    counts, classes, listed, scores = (pd.read_csv(folder / f"{name}.csv") for name in names)
+    assert set(scores["level"]) == {"slice"}
+    settings = [name for name in counts if name in listed and name not in ("seeds", "folds")]
+    by_slice = counts[counts["level"] == "slice"]
+    groups = list(by_slice.groupby(["part", *settings], sort=False, dropna=False))
+    assert len(groups) >= 7
+    for (part, *values), rows in groups:
+        own = listed[(listed["folds"].fillna(0) > 0) == (part != "split")]
+        for name, value in zip(settings, values, strict=True):
+            own = own[own[name].isna() if pd.isna(value) else own[name] == value]
+        wanted = sum(_called(scores[scores["part"] == part], run_id) for run_id in own["run_id"])
+        found = rows.pivot_table(index="label", columns="called", values="count")
+        pd.testing.assert_frame_equal(found.astype(int), wanted, check_names=False)
+        told = classes[(classes["part"] == part) & (classes["level"] == "slice")]
+        for name, value in zip(settings, values, strict=True):
+            told = told[told[name].isna() if pd.isna(value) else told[name] == value]
+        told = told.set_index("class")["sensitivity"]
+        shares = pd.Series(np.diagonal(wanted) / wanted.sum(axis=1), wanted.index)
+        assert told[list(shares.index)].to_numpy() == pytest.approx(shares.to_numpy(), abs=1e-6)
+
+
+def _called(part, run_id):
+    """Confusion matrix of a run: of equal scores the first column's class is called."""
+    names = [name for name in part if name.startswith(f"{run_id} ")]
+    rows = part[part[names].notna().all(axis=1) & (part["split"] != "val")]
+    rows = rows if len(rows) else part[part[names].notna().all(axis=1)]
+    classes = [name.removeprefix(f"{run_id} ") for name in names]
+    called = np.array(classes)[rows[names].to_numpy().argmax(axis=1)]
+    ordered = sorted(classes)
+    return pd.DataFrame(confusion_matrix(rows["label"], called, labels=ordered), ordered, ordered)
+
+
 def _macro_auroc(part, run_ids):
     """Of the runs of all folds of a seed, each of which judged its own rows."""
     areas = []
@@ -130,7 +170,7 @@ def test_results_hold_no_images_and_no_weights():
             assert set(pd.read_csv(folder / f"{name}.csv")["source"]) == {"phantom"}
     for path in RESULTS.rglob("*.svg"):
         # matplotlib embeds pixels as <image>; only matrices have them, of coloured squares.
-        assert "<image" not in path.read_text() or path.stem in ("confusion", "failures")
+        assert "<image" not in path.read_text() or path.stem.startswith(("confusion", "failures"))
     steps = {nbformat.read(path, as_version=4).cells[0].source[:4] for path in RESULTS.rglob("*.ipynb")}
     assert steps <= {f"# {number:02d}" for number in (4, *range(6, 14))}
     pages = [path.parent.name for path in RESULTS.rglob("*.html")]
@@ -425,6 +465,16 @@ def test_what_readme_says_of_the_ablation_on_phantoms_holds():
     assert values["value"].max() < 0.75
     noisy = values[values["label_noise"] > 0]
     assert (noisy["highest"] - noisy["lowest"]).max() > values["gain"].max()
+    calls = pd.read_csv(RESULTS / "phantom-ct-ablation" / "10_ablation" / "confusion.csv")
+    calls = calls[(calls["level"] == "case") & (calls["label_noise"] == 0)]
+    plain = calls[calls["method"] == "cross-entropy"]
+    normal = plain[plain["label"] == "Normal"].set_index("called")["count"]
+    assert (normal["Normal"], normal["Bacterial Pneumonia"], normal.sum()) == (0, 56, 57)
+    found = calls[(calls["label"] == "COVID-19") & (calls["called"] == "COVID-19")]
+    counts = found.set_index("method")["count"]
+    assert (counts["cross-entropy"], counts["full"], counts["deep supervision"]) == (21, 31, 31)
+    hits = calls[calls["label"] == calls["called"]].groupby("method")["count"].sum()
+    assert hits.idxmax() == "deep supervision" and hits.max() == 71 and hits["full"] == 69
 
 
 def test_what_readme_says_of_real_slices_holds():
