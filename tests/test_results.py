@@ -302,6 +302,16 @@ def test_what_readme_says_of_heat_maps_holds():
     assert own.loc["occlusion", "n"] == 8
 
 
+def test_what_readme_says_of_the_heat_maps_of_slices_holds():
+    """Above the area for the called class, but not where the full method calls COVID-19."""
+    table = pd.read_csv(RESULTS / "phantom-ct" / "07_heat_maps" / "evidence.csv")
+    whole = table[table["group"] == "all"]
+    assert len(whole) == 4 and (whole["difference_low"] > 0).all()
+    rows = table.set_index(["network", "method", "group"])
+    called = rows.loc[("ResNet18, full", "Grad-CAM", "called COVID-19")]
+    assert called["difference_low"] < 0 < called["difference_high"] and called["n"] == 30
+
+
 def test_every_published_audit_has_the_checks_there_are():
     """No verdict is of a check that was replaced since; one is newer than covid-ct's networks."""
     newer = {"covid-ct": {"burned-in marks"}}
