@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         "audit",
         help="run an experiment's notebooks and its audit",
         epilog="Exit status: 0 if no check failed, 1 on an error, 4 if one failed. A check that cannot be "
-        "told has not failed.",
+        "told has not failed. With --only of other steps no check is read.",
     )
     _add_experiment(audit)
     audit.set_defaults(command=_audit, last=AuditConfig.step)
@@ -67,10 +67,10 @@ def _add_experiment(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--only",
-        nargs="+",
+        action="append",
         default=[],
         metavar="STEP",
-        help="run these steps alone, such as 06_report, on what the others left behind",
+        help="run this step alone, such as 06_report, on what the others left behind; may be repeated",
     )
     parser.add_argument("--out", help="working folder (default: runs)")
 
@@ -147,7 +147,7 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> list[Config]:
-    """All steps' settings; none if a notebook failed, which has been said."""
+    """Settings of the steps that were run; none if a notebook failed, which has been said."""
     # Imported here: papermill takes a second that `--help` and `docs` need not wait for.
     from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError

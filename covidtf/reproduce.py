@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import nbformat
@@ -32,6 +32,8 @@ NOTEBOOKS = ROOT / "notebooks"
 FIGURES = (".svg", ".pdf", ".png")
 # No hash is like it, so that a step with this key is never taken for one that is up to date.
 _UNKNOWN = "not known"
+# Parameters that say where all steps work, so that they can be given for some of them too.
+_SAME_FOR_ALL = {"experiment", "out", "smoke", "data_folder"}
 
 
 def run(
@@ -48,16 +50,18 @@ def run(
         overrides: As `plan`.
         out: As `plan`.
         last: As `plan`.
-        only: Steps to run, whether or not anything changed, on what the others left behind as it lies there.
-            A later call without it runs them again, because what they read may not be of this code.
+        only: Steps to run, whether or not anything changed, on what the others left behind as it lies there;
+            a training that is finished is not done again. A later call without it runs them again, because
+            what they read may not be of this code.
     Returns:
         The settings of the steps that were run or skipped, in order.
     Raises:
-        DataError, ValueError: As `plan`; or a step of `only` is not in the plan, or lacks what it reads.
+        DataError, ValueError: As `plan`; or a step of `only` is not in the plan, or lacks what it reads; or
+            `overrides` set what steps that are not run have too.
         papermill.PapermillExecutionError: A notebook failed; its copy so far is `notebook.failed.ipynb`.
     """
     configs = plan(params, overrides, out, last)
-    chosen = _chosen(params, configs, only) if only else configs
+    chosen = _chosen(params, configs, only, overrides) if only else configs
     os.environ["COVIDTF_COMMAND"] = _command(params, overrides, "audit" if last else "reproduce", only)
     for config in chosen:
         if _reads_public(config):
@@ -75,12 +79,18 @@ def run(
     return chosen
 
 
-def _chosen(params: Path, configs: list[Config], only: Sequence[str]) -> list[Config]:
-    """The steps of these names, once all that they read is there."""
+def _chosen(
+    params: Path, configs: list[Config], only: Sequence[str], overrides: dict[str, str]
+) -> list[Config]:
+    """The steps of these names, once all that they read is there and nothing is asked of the others."""
     known = list(dict.fromkeys(config.step for config in configs))
     unknown = sorted(set(only) - set(known))
     if unknown:
         raise ValueError(f"{params}: steps to run must be some of {known}. Received: {unknown}")
+    others = {item.name for config in configs if config.step not in only for item in fields(config)}
+    shared = sorted(set(overrides) & others - _SAME_FOR_ALL)
+    if shared:
+        raise ValueError(f"{params}: parameters of the steps to run alone were wanted. Received: {shared}")
     for place, config in enumerate(configs):
         earlier = [other for other in configs[:place] if config.step in only and other.step not in only]
         for other in earlier:
@@ -93,10 +103,16 @@ def _chosen(params: Path, configs: list[Config], only: Sequence[str]) -> list[Co
 
 
 def _needs(config: Config, earlier: Config) -> bool:
-    if earlier.step not in config.reads or earlier.experiment != config.experiment:
+    """Whether a step reads another: it names its folder, a run in it, or that kind of step."""
+    words = {word for value in asdict(config).values() if isinstance(value, str) for word in value.split()}
+    if {str(earlier.folder), shown(earlier.folder)} & words:
+        return True
+    if earlier.experiment != config.experiment:
         return False
-    named = getattr(config, "run_ids", "*")
-    return named == "*" or not isinstance(earlier, TrainConfig) or earlier.run_id in named.split()
+    named = getattr(config, "run_ids", "*").split()
+    if isinstance(earlier, TrainConfig) and named != ["*"]:
+        return earlier.run_id in named
+    return earlier.step in config.reads or any(word.startswith(f"{earlier.step}/") for word in named)
 
 
 def _run_steps(configs: list[Config]) -> None:
@@ -206,5 +222,5 @@ def _command(params: Path, overrides: dict[str, str], command: str, only: Sequen
     words = ["python", "-m", "covidtf", command, shown(params.resolve())]
     for name, text in overrides.items():
         words += ["-p", name, text if name not in ("out", "data_folder") else "..."]
-    words += ["--only", *only] if only else []
+    words += [word for step in only for word in ("--only", step)]
     return shlex.join(words)

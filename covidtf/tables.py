@@ -111,8 +111,8 @@ def per_class(table: pd.DataFrame, level: str, part: str = "") -> pd.DataFrame:
         level: "slice" or "case".
         part: Of `metrics.judged.part`; "" takes all.
     Returns:
-        Columns Part (if it is not given), Method, settings as of `ablation`, Seeds, Class, Slices or Cases
-        (patients), and the metrics of `metrics.tallies` with 95 % CI.
+        Columns Part (if it is not given), Method, settings as of `ablation`, Seeds, of cases the Rule, Class,
+        Slices or Cases (patients), and the metrics of `metrics.tallies` with 95 % CI.
     Raises:
         DataError: If there is no such row.
     """
@@ -121,7 +121,9 @@ def per_class(table: pd.DataFrame, level: str, part: str = "") -> pd.DataFrame:
         found = sorted(set(zip(table["part"], table["level"], strict=True)))
         raise DataError(f"classes: rows of {(part, level)} were wanted. Received: {found}")
     result = {} if part else {"Part": rows["part"]}
-    result |= {"Method": rows["method"]} | _settings(rows) | {"Seeds": rows["seeds"], "Class": rows["class"]}
+    result |= {"Method": rows["method"]} | _settings(rows) | {"Seeds": rows["seeds"]}
+    result |= {"Rule (one per seed)": rows["rule"]} if level == "case" else {}
+    result["Class"] = rows["class"]
     result[f"{level.capitalize()}s (patients)"] = counts(rows)
     for metric, name in _OF_CLASS.items():
         result[f"{name} (95 % CI)"] = cells(rows, metric)
@@ -311,7 +313,7 @@ def _settings(rows: pd.DataFrame) -> dict[str, list[str]]:
     """Columns of the settings in which the networks' rows differ and the method's name does not say it."""
     # Baselines have no loss.
     networks, result = rows[rows["loss"].notna()], {}
-    others = [name for name in rows.loc[:, "method":"seeds"].columns[1:-1] if name not in BY]
+    others = [name for name in rows.loc[:, "method":"seeds"].columns[1:-1] if name not in (*BY, "rule")]
     for name in ("start", "label_noise", "beta", *others):
         values = networks[name] if name != "beta" else networks.loc[networks["beta"] > 0, "beta"]
         if len({_setting(name, value) for value in values}) > 1:

@@ -1,7 +1,6 @@
 """How often the interval of a paired loss holds the truth: the percentiles of the audit and of baselines."""
 
 import numpy as np
-import pytest
 from makers import predictions
 from scipy.stats import norm
 
@@ -31,11 +30,10 @@ def coverage(sick: int, well: int, studies: int, draws: int = 400) -> float:
 
 
 def test_intervals_of_paired_losses_hold_the_truth():
-    """93 to 97 % of 500 studies with 40 patients of the smaller class."""
+    """93 to 97 % of 500 studies with 40 patients of the smaller class, where nothing is lost."""
     assert 0.93 <= coverage(40, 80, 500) <= 0.97
 
 
-@pytest.mark.parametrize("sick", [5, 12])
-def test_intervals_of_few_patients_are_too_short_as_the_docstring_says(sick):
-    """Below the stated 95 %, but by less than 8 points."""
-    assert 0.87 <= coverage(sick, 80, 500) < 0.945
+def test_intervals_of_five_patients_are_too_short():
+    """The docstring says 89 %; here 500 studies."""
+    assert 0.865 <= coverage(5, 80, 500) < 0.93

@@ -10,7 +10,7 @@ from test_multiclass import NAMES, called, predictions, random
 
 from covidtf import tables
 from covidtf.files import DataError
-from covidtf.metrics import multiclass, per_class
+from covidtf.metrics import ablation, multiclass, per_class
 
 
 def seeds(**config) -> list:
@@ -35,6 +35,12 @@ def test_values_are_means_over_the_seeds_and_counts_their_sums():
     counts = counts[counts["method"] == "full"].pivot_table(index="label", columns="called", values="count")
     wanted = sum(confusion_matrix(t["label"], called(t), labels=NAMES) for t in tests)
     assert counts.loc[list(NAMES), list(NAMES)].to_numpy().tolist() == wanted.tolist()
+    whole = ablation.table([*runs, baseline()], levels=("slice",), draws=50, seed=3).query("method == 'full'")
+    again = per_class.table(per_class.evaluated(runs, levels=("slice",), draws=50, seed=3)).iloc[-1]
+    for metric in ("auroc", "f1"):
+        (row,) = whole[whole["metric"] == metric].to_dict("records")
+        limits = [again[metric], again[f"{metric}_low"], again[f"{metric}_high"]]
+        assert limits == pytest.approx([row["value"], row["low"], row["high"]])
     base = table[table["method"].str.startswith("mean and std")]
     assert len(base) == 4 and set(base["seeds"]) == {1}
 
@@ -70,6 +76,9 @@ def test_other_rows_are_refused():
         multiclass.over_seeds([rows, rows.iloc[1:]])
     with pytest.raises(DataError, match="at least one table was wanted"):
         multiclass.over_seeds([])
+    renamed = rows.assign(label=rows["label"].replace({"Normal": "COVID-19"}))
+    with pytest.raises(DataError, match="in table 1"):
+        multiclass.over_seeds([rows, renamed])
     swapped = rows[[*rows.columns[:-2], rows.columns[-1], rows.columns[-2]]]
     with pytest.raises(DataError, match="with its classes"):
         multiclass.over_seeds([rows, swapped])
@@ -91,6 +100,31 @@ def test_folds_are_pooled_and_cases_follow_the_runs_rule():
     assert [first["level"] for first, _ in found] == ["slice", "case"]
     assert {first["part"] for first, _ in found} == {"cross-validation, 5 folds"}
     assert [np.sum(result["confusion"]) for _, result in found] == [360, 120]
+    assert [first["rule"] for first, _ in found] == ["", "mean"]
+
+
+def test_cases_name_the_rule_that_val_chose_for_each_seed():
+    """As the comparison does."""
+    runs = seeds()
+    (first, result), *_ = per_class.evaluated(runs, levels=("case",), draws=20)
+    table = ablation.table(runs, levels=("case",), draws=20)
+    assert first["rule"] == table["rule"].iloc[0] and first["rule"].count(",") == 2
+    shown = tables.per_class(per_class.table([(first, result)]), "case")
+    assert set(shown["Rule (one per seed)"]) == {first["rule"]} and len(shown) == 4
+
+
+def test_ppv_counts_the_patients_of_one_seed():
+    """Three seeds call other patients; the interval is not that of all of them together."""
+    labels = np.repeat(np.array(NAMES), 20)
+    one = np.eye(3)[np.repeat(np.arange(3), 20)]
+    seeds = [one.copy() for _ in range(3)]
+    for place, scores in enumerate(seeds):
+        # Of COVID-19 only another third is called so, always rightly.
+        scores[:20] = np.eye(3)[1]
+        scores[place * 6 : place * 6 + 6] = np.eye(3)[0]
+    found = multiclass.over_seeds([predictions(scores, labels) for scores in seeds], draws=50)
+    ppv = found["per_class"]["COVID-19"]["ppv"]
+    assert (ppv["value"], ppv["n"], ppv["patients"], ppv["n_effective"]) == (1.0, 6, 6, 6.0)
 
 
 def test_the_table_for_people_has_one_cell_per_metric():

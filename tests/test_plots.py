@@ -46,6 +46,14 @@ def legend(ax) -> list[str]:
     return [text.get_text() for text in [ax.get_legend().get_title(), *ax.get_legend().get_texts()]]
 
 
+def test_tables_show_long_cells_and_many_rows():
+    """A sha256 and the verdicts of 18 networks stand in a report as they are."""
+    with pd.option_context("display.max_colwidth", 50, "display.max_rows", 60, "display.min_rows", 10):
+        style.use()
+        shown = pd.DataFrame({"name": ["x" * 64] * 190 + ["last"] * 10}).to_html()
+    assert shown.count("x" * 64) == 190 and shown.count("last") == 10
+
+
 def test_roc_shows_curves_operating_points_and_numbers(scores):
     """Each run has its curve and its point at the threshold, the legend n, AUROC and interval."""
     _, ax = plt.subplots()

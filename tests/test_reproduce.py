@@ -165,11 +165,30 @@ def test_one_step_runs_alone_on_what_lies_there(params, counting_notebooks, tmp_
     assert main(["reproduce", str(params), "--out", out, "--only", "07_heat_maps"]) == 1
     assert "steps to run must be some of ['01_xray_dataset'," in capsys.readouterr().err
     reproduce.run(params, {}, out)
-    reproduce.run(params, {}, out, only=["06_report"])
-    assert log.read_text().split()[4:] == ["06_report", "06_report"]
-    assert os.environ["COVIDTF_COMMAND"].endswith("tiny.yaml --only 06_report")
+    # These notebooks write no table for the summary at the end.
+    main(["reproduce", "--only", "06_report", str(params), "--out", out, "--only", "03_augmentation"])
+    assert log.read_text().split()[4:] == ["06_report", "03_augmentation", "06_report"]
+    assert os.environ["COVIDTF_COMMAND"].endswith("tiny.yaml --only 06_report --only 03_augmentation")
     reproduce.run(params, {}, out)
-    assert log.read_text().split()[6:] == ["06_report"]
+    assert log.read_text().split()[7:] == ["03_augmentation", "06_report"]
+    reproduce.run(params, {"draws": "100"}, out, only=["06_report"])
+    with pytest.raises(
+        ValueError, match=r"the steps to run alone were wanted. Received: \['factor', 'seed'\]"
+    ):
+        reproduce.run(params, {"factor": "7", "seed": "1", "draws": "99"}, out, only=["06_report"])
+
+
+def test_a_step_alone_needs_the_folders_that_it_names(tmp_path):
+    """Baselines in a data step, and steps of other experiments, not only what its kind reads."""
+    params = reproduce.NOTEBOOKS / "params"
+    for name, step, wanted in (
+        ("phantom-ct-ablation", "10_ablation", "02_ct_dataset"),
+        ("xray-recipe", "12_recipe", "xray-sample/01_xray_dataset"),
+        ("xray-transfer-resnet18", "04_transfer_learning", "pretrain/00_source_task"),
+    ):
+        with pytest.raises(DataError, match=f"{wanted}: {step} reads it, and it is not there"):
+            reproduce.run(params / f"{name}.yaml", {}, str(tmp_path / "out"), only=[step])
+    assert not (tmp_path / "out").exists()
 
 
 def test_audit_and_heat_maps_are_of_the_split(tmp_path):

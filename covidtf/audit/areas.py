@@ -82,8 +82,9 @@ def lost(before: Area, after: Area) -> Metric:
     """AUROC of `before` minus that of `after`, with the percentiles of the difference in the same draws.
 
     Both must come from the same patients, draws and seed. `n` and `patients` are those of `after`. Where one
-    of the two has no interval, the difference has none. In simulated studies (tests/test_areas.py) intervals
-    held the truth in 94 % with 40 patients of the smaller class, 92 to 94 % with 8 to 24, 89 % with 5.
+    of the two has no interval, the difference has none. Of 2,000 simulated studies each, as in
+    tests/test_areas.py, intervals held a true loss of 0 in 94 % with 40 patients of the smaller class, in 92
+    to 94 % with 8 to 24, and in 89 % with 5.
     """
     limits = intervals.percentiles(before.draws - after.draws)
     told = limits and before.metric["ci95"] and after.metric["ci95"]

@@ -58,12 +58,14 @@ def confusions(axes: Sequence[Axes], panels: Mapping[str, dict]) -> None:
 
     Args:
         axes: At least one per panel, row by row, each 1.7 inches or more.
-        panels: Of `multiclass.over_seeds`, by name; counts are those of all seeds together.
+        panels: Of `multiclass.over_seeds`, by name, lines of which are kept; counts are those of all seeds
+            together.
     """
     for ax, (name, result) in zip(axes, panels.items(), strict=False):
         confusion(ax, result)
         of = f" of {result['seeds']} seeds" if result["seeds"] > 1 else ""
-        ax.set_title("\n".join(wrap(name, 24)), fontsize=8)
+        lines = [line for part in name.splitlines() for line in wrap(part, 28)]
+        ax.set_title("\n".join(lines), fontsize=8)
         ax.set_xlabel(f"Called ({result['level']}s{of})")
     for ax in axes[len(panels) :]:
         ax.remove()

@@ -52,9 +52,9 @@ _METADATA = {
 
 
 def use() -> None:
-    """Set the style sheet for all figures made from here on, and let tables be shown whole."""
+    """Set the style sheet for all figures made from here on; tables show all of a cell and 200 rows."""
     # By default pandas cuts cells at 50 characters and tables at 60 rows, in a report for good.
-    pd.set_option("display.max_colwidth", None, "display.max_rows", 200)
+    pd.set_option("display.max_colwidth", None, "display.max_rows", 200, "display.min_rows", 200)
     with resources.as_file(resources.files("covidtf.figures").joinpath("style.mplstyle")) as path:
         mpl.style.use(path)
 

@@ -91,7 +91,7 @@ def _rows(
         numbers = _numbers(groups, [[one[metric] for one in own] for own in drawn], metric, joined[0][0])
         for group, ones, own, all_seeds, more in zip(groups, found, tables, together, numbers, strict=True):
             row = {"level": level, "metric": metric, "method": group.method} | group.settings
-            row |= {"seeds": len(ones), "rule": _rules(ones) if level == "case" else ""}
+            row |= {"seeds": len(ones), "rule": judged.rules(ones) if level == "case" else ""}
             row |= {"folds": len(ones[0].folds), "within_folds": _within(metric, own)}
             row |= _of_ensemble(metric, all_seeds[metric], joined[0][0], len(ones))
             result.append(row | more)
@@ -177,10 +177,6 @@ def _words(gain: dict[str, float]) -> str:
     if np.isnan(gain["gain_low"]):
         return ""
     return intervals.side((gain["gain_low"], gain["gain_high"]))
-
-
-def _rules(ones: list[Judged]) -> str:
-    return ", ".join(one.rule if one.k is None else f"{one.rule} {one.k}" for one in ones)
 
 
 def _within(metric: str, tables: list[list[pd.DataFrame]]) -> float:

@@ -74,6 +74,11 @@ def of_group(runs: Sequence[Run], choose: bool = True) -> list[Judged]:
     return [of_run(run, choose) for run in runs]
 
 
+def rules(ones: Sequence[Judged]) -> str:
+    """The case rule of each, as one text."""
+    return ", ".join(one.rule if one.k is None else f"{one.rule} {one.k}" for one in ones)
+
+
 def of_folds(runs: Sequence[Run]) -> list[Judged]:
     """The tests of all folds of each seed, cases by the mean of their slices.
 

@@ -78,7 +78,7 @@ def over_seeds(
     counts = replace(tallies[0], confusion=np.mean([one.confusion for one in tallies], axis=0))
     predictions = tables[0]
     per_class = {
-        name: _of_class(counts, index, values[:, index], drawn[:, :, index])
+        name: _of_class(counts, index, values[:, index], drawn[:, :, index], _called(tallies, index))
         for index, name in enumerate(counts.classes)
     }
     macro = {name: _macro(counts, name, values[i, -1], drawn[:, i, -1]) for i, name in enumerate(METRICS)}
@@ -158,7 +158,14 @@ def _same_rows(tables: Sequence[pd.DataFrame], level: str) -> None:
             )
 
 
-def _of_class(counts: Tally, index: int, values: _Array, drawn: _Array) -> dict[str, Metric]:
+def _called(tallies: Sequence[Tally], index: int) -> int:
+    """Patients of whom a row is called the class, mean over the seeds."""
+    return round(np.mean([_patients(one.confusion[:, :, index].sum(axis=1)) for one in tallies]))
+
+
+def _of_class(
+    counts: Tally, index: int, values: _Array, drawn: _Array, called_patients: int
+) -> dict[str, Metric]:
     per_patient = counts.confusion
     members = per_patient[:, index].sum(axis=1)
     total, called = per_patient.sum(axis=(1, 2)), per_patient[:, :, index].sum(axis=1)
@@ -167,7 +174,7 @@ def _of_class(counts: Tally, index: int, values: _Array, drawn: _Array) -> dict[
     found = {}
     for place, (name, rows) in enumerate(of.items()):
         # The number of rows called so is a mean over seeds.
-        n, patients = round(rows.sum()), _patients(rows)
+        n, patients = round(rows.sum()), called_patients if name == "ppv" else _patients(rows)
         if np.isnan(values[place]):
             found[name] = intervals.untold(_reason(counts, name, index) or _OF_A_SEED, n, patients)
         else:

@@ -27,10 +27,12 @@ def evaluated(
         draws: Bootstrap draws of patients.
         seed: Of the draws, a non-negative integer.
     Returns:
-        Of each part, level and group: what it is (part, level, method, settings of `by`) and what
-        `multiclass.over_seeds` says of it; rows of the folds of a cross-validation are pooled.
+        Of each part, level and group: what it is (part, level, method, settings of `by`, rule as of
+        `ablation.table`) and what `multiclass.over_seeds` says of it; rows of the folds of a cross-validation
+        are pooled.
     Raises:
-        DataError: As `ablation.table`.
+        DataError: As `grouping.grouped`, `judged.of_run`, `judged.of_folds` and `folds.pooled`. That groups
+            were judged on the same rows is for `ablation.table` to see.
     """
     levels = judged.levels(runs) if levels is None else levels
     found = []
@@ -46,7 +48,7 @@ def table(found: Sequence[tuple[_First, dict]]) -> pd.DataFrame:
     Args:
         found: Of `evaluated`.
     Returns:
-        Columns part, level, method, the settings, seeds, and those of `multiclass.table`.
+        Columns part, level, method, the settings, rule, seeds, and those of `multiclass.table`.
     """
     rows = [
         first | {"seeds": result["seeds"]} | row
@@ -62,7 +64,8 @@ def confusion(found: Sequence[tuple[_First, dict]]) -> pd.DataFrame:
     Args:
         found: Of `evaluated`.
     Returns:
-        Columns part, level, method, the settings, seeds, label, called, and count: rows, over all seeds.
+        Columns part, level, method, the settings, rule, seeds, label, called, and count (of rows, all
+        seeds together).
     """
     rows = [
         first | {"seeds": result["seeds"], "label": label, "called": called, "count": count}
@@ -74,6 +77,8 @@ def confusion(found: Sequence[tuple[_First, dict]]) -> pd.DataFrame:
 
 
 def _judged(group: Group, level: str, draws: int, seed: int) -> tuple[_First, dict]:
+    ones = judged.of_group(group.runs, level == "case")
     first = {"part": judged.part(group.runs[0]), "level": level, "method": group.method} | group.settings
-    tables = [folds.pooled(one.at(level)) for one in judged.of_group(group.runs, level == "case")]
+    first["rule"] = judged.rules(ones) if level == "case" else ""
+    tables = [folds.pooled(one.at(level)) for one in ones]
     return first, multiclass.over_seeds(tables, level, draws, seed)
