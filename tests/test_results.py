@@ -476,15 +476,12 @@ def test_what_readme_says_of_the_ablation_on_phantoms_holds():
     noisy = values[values["label_noise"] > 0]
     assert (noisy["highest"] - noisy["lowest"]).max() > values["gain"].max()
     calls = pd.read_csv(RESULTS / "phantom-ct-ablation" / "10_ablation" / "confusion.csv")
-    calls = calls[(calls["level"] == "case") & (calls["label_noise"] == 0)]
-    plain = calls[calls["method"] == "cross-entropy"]
-    normal = plain[plain["label"] == "Normal"].set_index("called")["count"]
-    assert (normal["Normal"], normal["Bacterial Pneumonia"], normal.sum()) == (0, 56, 57)
-    found = calls[(calls["label"] == "COVID-19") & (calls["called"] == "COVID-19")]
-    counts = found.set_index("method")["count"]
-    assert (counts["cross-entropy"], counts["full"], counts["deep supervision"]) == (21, 31, 31)
+    calls = calls[(calls["level"] == "slice") & (calls["label_noise"] == 0)]
     hits = calls[calls["label"] == calls["called"]].groupby("method")["count"].sum()
-    assert hits.idxmax() == "deep supervision" and hits.max() == 71 and hits["full"] == 69
+    assert (hits["cross-entropy"], hits["full"]) == (339, 334)
+    assert hits.idxmax() == "deep supervision" and hits.max() == 384
+    totals = calls[calls["method"] == "full"].groupby("label")["count"].sum()
+    assert (totals.sum(), totals["Normal"], values["n"].iloc[0]) == (810, 342, 270)
 
 
 def test_what_readme_says_of_real_slices_holds():
