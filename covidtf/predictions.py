@@ -1,5 +1,6 @@
 """The predictions table: one scored image per row, checked before anything is computed from it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,27 @@ def read(path: str | Path) -> pd.DataFrame:
 def write(table: pd.DataFrame, path: str | Path) -> Path:
     """Check `table` and write it as CSV in one step; what was there before stays if the check fails."""
     return write_csv(validate(table, path), path)
+
+
+def same_images(tables: Mapping[str, pd.DataFrame]) -> None:
+    """Make sure that tables are of the same images, so that draws of both are of the same patients.
+
+    Args:
+        tables: Predictions by name, rows in any order.
+    Raises:
+        DataError: An image, or its patient, case, split or label, is not in all of them; names the first
+            table that differs.
+    """
+    columns = ["image_id", "patient_id", "case_id", "split", "label"]
+    images = {name: set(table[columns].itertuples(index=False, name=None)) for name, table in tables.items()}
+    first = next(iter(images), "")
+    for name, found in images.items():
+        if found != images[first]:
+            odd = sorted({image for image, *_ in found ^ images[first]})
+            raise DataError(
+                f"{name}: the {len(images[first])} images of {first!r} were wanted. Received: {len(found)}, "
+                f"{len(odd)} of them in one alone or told otherwise, first {odd[0]!r}"
+            )
 
 
 def validate(table: pd.DataFrame, name: str | Path = "predictions") -> pd.DataFrame:

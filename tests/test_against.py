@@ -130,7 +130,9 @@ def test_what_cannot_be_told(predictions):
 def test_other_images_and_unknown_names_are_refused(predictions):
     """A difference is of the same images, and every name is known."""
     test = predictions["ResNet18"].query("split == 'test'")
-    with pytest.raises(DataError, match=r"b: the 120 images of a were wanted\. Received: 119, 1 of them in"):
+    with pytest.raises(
+        DataError, match=r"b: the 120 images of 'a' were wanted\. Received: 119, 1 of them in"
+    ):
         against.gains({"a": test, "b": test.iloc[1:]}, ["b"], draws=10)
     with pytest.raises(DataError, match=r"`baselines` must be some of \['a'\]\. Received: \['b'\]"):
         against.gains({"a": test}, ["b"], draws=10)

@@ -1,6 +1,5 @@
 """AUROC of parts of one table, and what is lost from one to another, in the same draws of patients."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +7,6 @@ import pandas as pd
 
 from covidtf import metrics
 from covidtf.audit.thresholds import CHANCE
-from covidtf.files import DataError
 from covidtf.metrics import intervals
 from covidtf.metrics.intervals import Metric
 
@@ -91,22 +89,6 @@ def lost(before: Area, after: Area) -> Metric:
     method = "percentiles of the paired difference" if told else "no interval: too few patients of a class"
     found = {"value": before.value - after.value, "ci95": list(limits) if told else None, "method": method}
     return found | {"n": after.n, "patients": after.patients}
-
-
-def same_images(tables: Mapping[str, pd.DataFrame]) -> None:
-    """Make sure that tables are of the same images, so that their draws are of the same patients.
-
-    Raises:
-        DataError: They are not; names the first that differs.
-    """
-    keys = ["image_id", "patient_id", "label"]
-    images = {name: sorted(table[keys].itertuples(index=False, name=None)) for name, table in tables.items()}
-    first = next(iter(images), "")
-    for name, found in images.items():
-        if found != images[first]:
-            raise DataError(
-                f"{name}: the {len(images[first])} images of {first!r} were wanted. Received: {len(found)}"
-            )
 
 
 def _ranked(rows: np.ndarray, is_positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, ...]:

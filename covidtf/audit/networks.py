@@ -5,13 +5,14 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from covidtf.audit.areas import Area, lost, same_images, within
+from covidtf.audit.areas import Area, lost, within
 from covidtf.audit.checks import CHECKS, judge
 from covidtf.files import DataError
 from covidtf.metrics import against
 from covidtf.metrics.baselines import BASELINES
 from covidtf.metrics.grouping import labels, repeated
 from covidtf.metrics.intervals import Metric
+from covidtf.predictions import same_images
 from covidtf.runs import Run
 
 _OF_BASELINE = {

@@ -9,10 +9,11 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from covidtf.audit import probe, sources
-from covidtf.audit.areas import Area, lost, same_images, within
+from covidtf.audit.areas import Area, lost, within
 from covidtf.duplicates import duplicates, groups
 from covidtf.files import DataError
 from covidtf.metrics import intervals
+from covidtf.predictions import same_images
 from covidtf.runs import Run
 
 if TYPE_CHECKING:

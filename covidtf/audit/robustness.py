@@ -10,10 +10,11 @@ import pandas as pd
 from PIL import Image
 from scipy import ndimage
 
-from covidtf.audit.areas import lost, same_images, within
+from covidtf.audit.areas import lost, within
 from covidtf.audit.scorer import RunScorer, check_original, judged, rescored
 from covidtf.files import DataError
 from covidtf.metrics.intervals import Metric
+from covidtf.predictions import same_images
 
 if TYPE_CHECKING:
     from covidtf.images.store import Prepared

@@ -8,6 +8,7 @@ import pandas as pd
 from covidtf import metrics
 from covidtf.files import DataError
 from covidtf.metrics import intervals, multiclass
+from covidtf.predictions import same_images
 
 COLUMNS = ("best_baseline", "over_baseline", "over_baseline_low", "over_baseline_high", "beats")
 _Drawn = tuple[float, np.ndarray]
@@ -79,7 +80,7 @@ def gains(
     absent = sorted(set(baselines) - set(tables))
     if absent:
         raise DataError(f"`baselines` must be some of {list(tables)}. Received: {absent}")
-    _refuse_other_images(tables)
+    same_images(tables)
     drawn = {name: _drawn(table, positive, draws, seed) for name, table in tables.items()}
     index = pd.Index(tables, name="run")
     return pd.DataFrame(of_drawn(drawn, baselines), columns=list(COLUMNS), index=index)
@@ -124,17 +125,6 @@ def _part(predictions: pd.DataFrame, name: str, part: str) -> pd.DataFrame:
     if rows.empty:
         raise DataError(f"{name}: no prediction of {part!r}. Received: {sorted(set(predictions[column]))}")
     return rows
-
-
-def _refuse_other_images(tables: Mapping[str, pd.DataFrame]) -> None:
-    images = {name: set(zip(rows["image_id"], rows["label"], strict=True)) for name, rows in tables.items()}
-    first = next(iter(images), "")
-    for name, found in images.items():
-        if found != images[first]:
-            raise DataError(
-                f"{name}: the {len(images[first])} images of {first} were wanted. "
-                f"Received: {len(found)}, {len(found ^ images[first])} of them in one alone"
-            )
 
 
 def _drawn(table: pd.DataFrame, positive: str | None, draws: int, seed: int) -> _Drawn:

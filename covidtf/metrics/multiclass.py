@@ -16,6 +16,7 @@ from covidtf.files import DataError
 from covidtf.metrics import intervals
 from covidtf.metrics.intervals import Metric
 from covidtf.metrics.tallies import METRICS, Tally, check, draw, measure, scores, tally
+from covidtf.predictions import same_images
 
 NORMAL = ("Normal", "non-COVID")
 _OF_A_SEED = "it cannot be told of one of the seeds"
@@ -147,15 +148,11 @@ def _same_rows(tables: Sequence[pd.DataFrame], level: str) -> None:
         raise DataError("predictions: at least one table was wanted. Received: none")
     for table in tables:
         check(table, level)
-    same_rows = ["image_id", "patient_id", "case_id", "split", "label"]
-    first, *others = (table[same_rows].sort_values("image_id", ignore_index=True) for table in tables)
+    same_images({f"table {number}": table for number, table in enumerate(tables)})
     classes = list(scores(tables[0]))
-    for number, other in enumerate(others, 1):
-        if not other.equals(first) or list(scores(tables[number])) != classes:
-            raise DataError(
-                f"predictions: the {len(first)} rows of the first table, with its classes, were wanted. "
-                f"Received: others ({len(other)}) in table {number}"
-            )
+    for number, table in enumerate(tables):
+        if list(scores(table)) != classes:
+            raise DataError(f"table {number}: {classes} were wanted. Received: {list(scores(table))}")
 
 
 def _called(tallies: Sequence[Tally], index: int) -> int:
