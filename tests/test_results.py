@@ -350,6 +350,8 @@ def test_what_readme_says_of_the_audits_trial_holds():
     found = rates[rates["check"] == "one of the expected"].set_index("condition")["failed"]
     assert found.tolist() == [20] * 5
     counts = rates.set_index(["condition", "check"])["failed"]
+    inner = rates[rates["check"] == "within source"]
+    assert len(inner) == 6 and (inner["untold"] == 20).all()
     assert counts["burned-in marker", "burned-in marks"] == 20
     assert (
         counts["burned-in marker"].drop(["burned-in marks", "one of the expected", "any check"]) < 2
