@@ -199,6 +199,13 @@ def test_ct_phantoms_in_smoke_size(tmp_path):
     for name in ("confusion", "roc", "history"):
         assert len(list(folder.glob(f"ResNet18-*/{name}.svg"))) == 2
     assert len(list(folder.glob("ResNet18-*/head_weights.svg"))) == 1
+    shares = pd.read_csv(folder / "07_heat_maps" / "evidence.csv")
+    assert set(shares["network"]) == {"ResNet18, cross-entropy", "ResNet18, full"}
+    counts = pd.read_csv(folder / "10_ablation" / "confusion.csv")
+    rows = found[0].predictions
+    assert (
+        counts.groupby(["level", "method"])["count"].sum()["slice"].eq((rows["split"] == "test").sum()).all()
+    )
 
 
 def test_real_slices_in_smoke_size(real_data, tmp_path):

@@ -27,7 +27,10 @@ class HeatMapConfig(Config):
         *("01_xray_dataset", "02_ct_dataset", "03_augmentation"),
         *("04_transfer_learning", "05_deep_supervision"),
     )
-    smoke_values: ClassVar[dict[str, object]] = {"draws": 100, "most": 2, "examples": 1, "stride": 32}
+    smoke_values: ClassVar[dict[str, object]] = {
+        **{"draws": 100, "most": 2, "examples": 1},
+        **{"window": 32, "stride": 32},
+    }
 
     run_ids: str = "*"
     method: Literal["both", "Grad-CAM", "occlusion"] = "both"
