@@ -135,7 +135,10 @@ def _configure(params: Path, kind: type[Config], shared: dict, own: dict, typed:
     if unknown:
         raise ValueError(f"{params}: {kind.step} has no parameters {unknown}.{_meant(unknown, items)}")
     values = shared | own | typed
-    return kind(**{name: _number(item, values[name]) for name, item in items.items() if name in values})
+    try:
+        return kind(**{name: _number(item, values[name]) for name, item in items.items() if name in values})
+    except (ValueError, DataError) as error:
+        raise type(error)(f"{params}: {kind.step}: {str(error).removeprefix(f'{kind.step}: ')}") from error
 
 
 def _meant(unknown: list[str], known: Iterable[str]) -> str:

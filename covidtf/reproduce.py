@@ -57,7 +57,7 @@ def run(
         The settings of the steps that were run or skipped, in order.
     Raises:
         DataError, ValueError: As `plan`; or a step of `only` is not in the plan, or lacks what it reads; or
-            `overrides` set what steps that are not run have too.
+            `overrides` set what no step of `only` has, or what steps have that it reads as they lie there.
         papermill.PapermillExecutionError: A notebook failed; its copy so far is `notebook.failed.ipynb`.
     """
     configs = plan(params, overrides, out, last)
@@ -87,19 +87,25 @@ def _chosen(
     unknown = sorted(set(only) - set(known))
     if unknown:
         raise ValueError(f"{params}: steps to run must be some of {known}. Received: {unknown}")
-    others = {item.name for config in configs if config.step not in only for item in fields(config)}
-    shared = sorted(set(overrides) & others - _SAME_FOR_ALL)
-    if shared:
-        raise ValueError(f"{params}: parameters of the steps to run alone were wanted. Received: {shared}")
+    chosen, read = [config for config in configs if config.step in only], []
     for place, config in enumerate(configs):
         earlier = [other for other in configs[:place] if config.step in only and other.step not in only]
         for other in earlier:
-            if _needs(config, other) and not (other.folder / "step.json").is_file():
-                raise DataError(
-                    f"{_place(other)}: {config.step} reads it, and it is not there or not finished. "
-                    f"Run {params} without --only"
-                )
-    return [config for config in configs if config.step in only]
+            if _needs(config, other):
+                read.append(other)
+                if not (other.folder / "step.json").is_file():
+                    raise DataError(
+                        f"{_place(other)}: {config.step} reads it, and it is not there or not finished. "
+                        f"Run {params} without --only"
+                    )
+    own, of_others = ({item.name for config in part for item in fields(config)} for part in (chosen, read))
+    wrong = sorted(name for name in overrides if name not in own or name in of_others - _SAME_FOR_ALL)
+    if wrong:
+        raise ValueError(
+            f"{params}: parameters of {', '.join(only)} were wanted, and none that a step has which is read "
+            f"and not run. Received: {wrong}"
+        )
+    return chosen
 
 
 def _needs(config: Config, earlier: Config) -> bool:

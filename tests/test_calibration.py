@@ -118,6 +118,12 @@ def test_slope_needs_three_patients_of_the_smaller_class():
     assert (found["value"], found["method"]) == (None, "cannot be told: 2 patients of a class")
 
 
+def test_slope_of_equal_scores_cannot_be_told():
+    """A baseline on files that are all alike has one score: no threshold separates anything."""
+    found = calibration.slope_intercept(makers.predictions(np.full(12, 0.3), np.arange(12) < 5))["intercept"]
+    assert (found["value"], found["method"]) == (None, "cannot be told: all scores are equal")
+
+
 def test_saturated_scores_are_no_error():
     """Scores of exactly 0 and 1, some of them wrong, have a slope and a temperature."""
     score = np.r_[np.zeros(30), np.ones(30), np.full(20, 0.4)]

@@ -312,6 +312,15 @@ def test_what_readme_says_of_the_heat_maps_of_slices_holds():
     rows = table.set_index(["network", "method", "group"])
     called = rows.loc[("ResNet18, full", "Grad-CAM", "called COVID-19")]
     assert called["difference_low"] < 0 < called["difference_high"] and called["n"] == 30
+    single = rows.loc[("ResNet18, full", "occlusion", "called COVID-19")]
+    assert single["n"] == 1 and abs(single["difference"]) < 0.001
+    calls = pd.read_csv(RESULTS / "phantom-ct" / "10_ablation" / "confusion.csv")
+    plain = calls[(calls["method"] == "cross-entropy") & (calls["count"] > 0)]
+    assert set(plain["called"]) == {"Normal"}
+    gains = pd.read_csv(RESULTS / "phantom-ct" / "10_ablation" / "ablation.csv")
+    told = gains[gains["method"] == "full"].set_index(["level", "metric"])["gain_is"]
+    assert (told.xs("auroc", level="metric") == "not told from 0").all()
+    assert (told.xs("f1", level="metric") == "above 0").all()
 
 
 def test_every_published_audit_has_the_checks_there_are():
@@ -468,6 +477,7 @@ def test_what_readme_says_of_the_ablation_on_phantoms_holds():
         assert rows["slice", learned, noise] == told
         for single in ("class-balanced", "deep supervision"):
             assert rows["slice", single, noise] == "not told from 0"
+    assert rows["case", learned, 0.0] == "above 0" and rows["case", learned, 0.2] == "not told from 0"
     values = ablation_rows("phantom-ct-ablation").query("level == 'slice'")
     plain = values[values["method"] == "cross-entropy"].set_index("label_noise")["value"]
     assert plain[0.0] - plain[0.2] > values["gain"].max()

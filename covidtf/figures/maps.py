@@ -12,6 +12,11 @@ from matplotlib.colors import Normalize
 
 from covidtf.figures import style
 
+CAPTION = (
+    "Blue: the lungs as they were found. Evidence: of two classes for COVID-19, of more for the called one;\n"
+    "each map goes up to its own maximum, so that weak evidence looks as strong. Largest fall: of that\n"
+    "score under the square. Positive: called COVID-19; negative: called anything else."
+)
 COLOURS = "inferno"  # lightness rises evenly with the value
 _LUNGS = "#56B4E9"
 # Of methods by their marker: colours are the networks'.

@@ -198,6 +198,8 @@ def _why_not(is_positive: npt.NDArray[np.bool_], score: _Array, patient_id: pd.S
     smaller = min(patient_id[side].nunique() for side in (is_positive, ~is_positive))
     if smaller < intervals.FEWEST_PATIENTS:
         return f"{smaller} patients of a class"
+    if score.min() == score.max():
+        return "all scores are equal"
     separated = score[is_positive].min() >= score[~is_positive].max()
     turned = score[is_positive].max() <= score[~is_positive].min()
     return "a threshold separates the classes" if separated or turned else ""
