@@ -174,7 +174,7 @@ def test_one_step_runs_alone_on_what_lies_there(params, counting_notebooks, tmp_
     reproduce.run(params, {"draws": "100"}, out, only=["06_report"])
     with pytest.raises(ValueError, match=r"06_report were wanted.* Received: \['factor'\]"):
         reproduce.run(params, {"factor": "7", "draws": "99"}, out, only=["06_report"])
-    with pytest.raises(DataError, match="ResNet18-seed1-.*06_report reads it, and it is not there"):
+    with pytest.raises(DataError, match=r"ResNet18-seed1-.*06_report reads it, and it is not there"):
         reproduce.run(params, {"seed": "1"}, out, only=["06_report"])
 
 
