@@ -439,6 +439,10 @@ def test_what_readme_says_of_transfer_holds():
 def test_what_readme_says_of_resnet18s_transfer_holds():
     """No gain over all sources, none within one; from random weights as good as SqueezeNet's best start."""
     overall, within = transfer_table("xray-transfer-resnet18")
+    for rows, best in ((overall, "file properties (no network)"), (within, "16x16 thumbnail (no network)")):
+        networks = rows[rows["beats"].notna()]
+        assert len(networks) == 10 and (networks["beats"] == "no").all()
+        assert set(networks["best_baseline"]) == {best}
     for rows in (overall, within):
         assert rows["gain"].notna().sum() == 9
         assert not (rows["gain_low"] > 0).any()
