@@ -189,7 +189,7 @@ def test_unknown_cases_are_judged_by_slice():
         ([run(), run(seed=1, network="ResNet50")], r"settings of cross-entropy-0 were wanted.*\['network'\]"),
         (
             [run(), run("full", splits=("test",)), run("full", 1, splits=("val",))],
-            "was judged on were wanted",
+            r"full-1: the 72 images of 'cross-entropy-0' were wanted\. Received: 72, 144 of them",
         ),
     ],
 )

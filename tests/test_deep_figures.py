@@ -60,6 +60,15 @@ def test_confusion_matrix_has_counts_and_row_percentages(ax):
     assert ax.get_xlabel() == "Called (cases)"
 
 
+def test_matrices_of_several_methods_have_their_names_and_seeds(result):
+    """A panel each; what is over goes; of several seeds the label says so, and the rule keeps its line."""
+    figure, axes = plt.subplots(1, 3)
+    panels = {"full\ntop-k 3, mean": result | {"seeds": 2}, "cross-entropy": result | {"seeds": 1}}
+    deep.confusions(axes, panels)
+    assert [ax.get_title("left") for ax in figure.axes] == list(panels)
+    assert [ax.get_xlabel() for ax in figure.axes] == ["Called (slices of 2 seeds)", "Called (slices)"]
+
+
 def test_roc_has_a_curve_per_class(ax, result):
     """Curves are the points of the tables, the legend has AUROC, interval and n, and the macro average."""
     curves = {name: metrics.roc(random(0), name) for name in NAMES}

@@ -9,6 +9,7 @@ from covidtf.files import DataError
 from covidtf.metrics import against, folds, intervals, judged, multiclass
 from covidtf.metrics.grouping import BY, Group, grouped
 from covidtf.metrics.judged import LEVELS, Judged
+from covidtf.predictions import same_images
 from covidtf.runs import Run
 
 NAMES = {"auroc": "Macro AUROC", "f1": "Macro F1", "accuracy": "Accuracy"}
@@ -112,17 +113,12 @@ def _of_ensemble(metric: str, drawn: _Drawn, rows: pd.DataFrame, seeds: int) -> 
 
 
 def _refuse_other_rows(groups: list[Group], joined: list[list[pd.DataFrame]]) -> None:
-    columns = ["image_id", "patient_id", "split", "label"]
-    first = None
-    for group, tables in zip(groups, joined, strict=True):
-        for rows in tables:
-            own = rows[columns].sort_values("image_id", ignore_index=True)
-            first = own if first is None else first
-            if not own.equals(first):
-                raise DataError(
-                    f"{group.runs[0].run_id}: the rows that {groups[0].runs[0].run_id} was judged on were "
-                    f"wanted. Received: others ({len(own)} and {len(first)}), of {group.method}"
-                )
+    """Tables by the first run of each seed, which has fold 0."""
+    tables = {}
+    for group, of_seeds in zip(groups, joined, strict=True):
+        first = [run.run_id for run in group.runs if not run.config.get("fold", 0)]
+        tables |= dict(zip(first, of_seeds, strict=True))
+    same_images(tables)
 
 
 def _numbers(

@@ -123,8 +123,8 @@ def slope_intercept(predictions: pd.DataFrame, positive: str = "COVID-19") -> di
         positive: As `reliability`.
     Returns:
         `slope` and `intercept`, metrics with intervals by the variance that is robust to several images of
-        a patient; None with the reason where a class has fewer than three patients, or where a threshold
-        separates the classes and the slope has no limit.
+        a patient; None with the reason where a class has fewer than three patients, all scores are
+        equal, or a threshold separates the classes and the slope has no limit.
     Raises:
         DataError: As `reliability`.
     Reference: Van Calster et al., BMC Medicine 2019, 17:230.
